@@ -1,0 +1,224 @@
+"""DDQ DETR: what to prove, and where its stages begin and end (the same methods in mmdet 3.0 and 3.3)."""
+
+from __future__ import annotations
+
+from typing import Tuple
+
+from parity.cases.base import Batch, Call, Case, Deviation, Fill, Meaning, Slice, Stage
+from parity.cases.patterns import Constant, Ignore, Instances, Many, Metas, Samples, Split
+
+LAYERS = 6  # decoder layers
+
+FEATURES = {
+    "c": Meaning("backbone feature map of one stride", "activation"),
+    "p": Meaning("neck feature map of one stride, 256 channels", "activation"),
+}
+
+TENSORS = {
+    "image": Meaning("normalised, padded batch (B, 3, H, W)", "normalised RGB"),
+    "img_shape": Meaning("height and width after resizing, before padding (B, 2)", "pixels"),
+    "ori_shape": Meaning("height and width of the file (B, 2)", "pixels"),
+    "batch_input_shape": Meaning("height and width of the padded batch (2,)", "pixels"),
+    "scale_factor": Meaning("resize factor of width and height (B, 2)", "ratio"),
+    "tokens": Meaning("features of all levels, one row a position (B, N, 256)", "activation"),
+    "position": Meaning("positional encoding plus level embedding (B, N, 256)", "embedding"),
+    "mask": Meaning("true where a position is padding (B, N)", "bool"),
+    "spatial_shapes": Meaning("height and width of every level (L, 2)", "positions"),
+    "level_start_index": Meaning("first row of every level (L,)", "index"),
+    "valid_ratios": Meaning("share of width and height that is no padding (B, L, 2)", "ratio"),
+    "memory": Meaning("encoder output (B, N, 256)", "activation"),
+    "query": Meaning("content of the 900 distinct queries (B, 900, 256)", "activation"),
+    "reference_points": Meaning("initial boxes of the queries (B, 900, 4)", "normalised cxcywh"),
+    "query_range": Meaning("first distinct query and how many (2,)", "index"),
+    "hidden_states": Meaning("normed decoder output of one layer (B, 900, 256)", "activation"),
+    "references": Meaning("boxes entering or leaving a decoder layer (B, 900, 4)", "normalised cxcywh"),
+    "distinct": Meaning("row 0 of each layer's distinct-query mask (5, B, 900)", "bool"),
+    "class_logits": Meaning("class scores of one decoder layer (B, 900, 80)", "logits"),
+    "box_predictions": Meaning("boxes of one decoder layer (B, 900, 4)", "normalised cxcywh"),
+    "boxes": Meaning("final boxes of one image (300, 4)", "pixels xyxy"),
+    "scores": Meaning("final scores of one image (300,)", "probability"),
+    "labels": Meaning("final classes of one image (300,)", "class index"),
+}
+
+
+def stages(backbone_levels: Tuple[str, ...], neck_levels: Tuple[str, ...]) -> Tuple[Stage, ...]:
+    """Return the stages of a DDQ DETR whose backbone and neck give the named feature maps."""
+    return (
+        Stage("backbone", (Call("backbone", {"x": "image"}, backbone_levels),)),
+        Stage("neck", (Call("neck", {"inputs": backbone_levels}, neck_levels),)),
+        Stage(
+            "encoder",
+            (
+                Call(
+                    "pre_transformer",
+                    {"mlvl_feats": neck_levels, "batch_data_samples": Samples()},
+                    (
+                        {
+                            "feat": "tokens",
+                            "feat_mask": "mask",
+                            "feat_pos": "position",
+                            "spatial_shapes": "spatial_shapes",
+                            "level_start_index": "level_start_index",
+                            "valid_ratios": "valid_ratios",
+                        },
+                        Ignore(),  # the same tensors once more, for the decoder
+                    ),
+                ),
+                Call(
+                    "forward_encoder",
+                    {
+                        "feat": "tokens",
+                        "feat_mask": "mask",
+                        "feat_pos": "position",
+                        "spatial_shapes": "spatial_shapes",
+                        "level_start_index": "level_start_index",
+                        "valid_ratios": "valid_ratios",
+                    },
+                    {"memory": "memory"},
+                ),
+            ),
+        ),
+        Stage(
+            "query_selection",
+            (
+                Call(
+                    "pre_decoder",
+                    {
+                        "memory": "memory",
+                        "memory_mask": "mask",
+                        "spatial_shapes": "spatial_shapes",
+                        "batch_data_samples": Samples(),
+                    },
+                    ({"query": "query", "reference_points": "reference_points"}, Ignore()),
+                ),
+            ),
+            writes_state=("query_range",),
+        ),
+        Stage(
+            "decoder",
+            (
+                Call(
+                    "forward_decoder",
+                    {
+                        "query": "query",
+                        "memory": "memory",
+                        "memory_mask": "mask",
+                        "reference_points": "reference_points",
+                        "spatial_shapes": "spatial_shapes",
+                        "level_start_index": "level_start_index",
+                        "valid_ratios": "valid_ratios",
+                        "dn_mask": Constant(None),
+                    },
+                    {
+                        "hidden_states": Split("hidden_states", LAYERS),
+                        "references": Many("references", LAYERS + 1),
+                    },
+                ),
+            ),
+            reads_state=("query_range",),
+            writes_state=("distinct",),
+        ),
+        Stage(
+            "detr_head",
+            (
+                Call(
+                    "bbox_head",
+                    {
+                        "hidden_states": Split("hidden_states", LAYERS),
+                        "references": Many("references", LAYERS + 1),
+                    },
+                    (Split("class_logits", LAYERS), Split("box_predictions", LAYERS)),
+                ),
+            ),
+            # The head treats every query by itself: every eighteenth is enough of its input.
+            slices={
+                "hidden_states": Slice(axis=1, step=18),
+                "references": Slice(axis=1, step=18),
+            },
+        ),
+        Stage(
+            "predict",
+            (
+                Call(
+                    "bbox_head.predict_by_feat",
+                    {
+                        "layer_cls_scores": Split("class_logits", LAYERS, only=(LAYERS - 1,)),
+                        "layer_bbox_preds": Split("box_predictions", LAYERS, only=(LAYERS - 1,)),
+                        "batch_img_metas": Metas(),
+                        "rescale": Constant(True),
+                    },
+                    Instances((("bboxes", "boxes"), ("scores", "scores"), ("labels", "labels"))),
+                ),
+            ),
+            reads_state=("distinct",),
+        ),
+    )
+
+
+# First match wins. Chosen so that activations stay O(1) through the residual sums, class scores spread,
+# boxes lie in the image and overlap enough for NMS to work; every bias, norm and statistic is
+# non-trivial, so that none can be lost unseen. Attention is kept weak beside the residual path: it
+# averages, and with random weights a strong one makes all queries alike.
+WEIGHTS = (
+    Fill("*.num_batches_tracked", centre=7.0, spread=0.0),
+    Fill("*running_mean", spread=0.1),
+    Fill("*running_var", centre=1.0, spread=0.3),
+    Fill("backbone.*.bn3.weight", centre=0.3, spread=0.1),
+    Fill("backbone.*bn*.weight", centre=1.0, spread=0.2),
+    Fill("backbone.*downsample.1.weight", centre=0.8, spread=0.2),
+    Fill("*norm*.weight", centre=1.0, spread=0.2),
+    Fill("neck.*.gn.weight", centre=1.0, spread=0.2),
+    Fill("*sampling_offsets.bias", spread=2.0),
+    Fill("*sampling_offsets.weight", spread=0.5, per_fan_in=True),
+    Fill("*self_attn.attn.out_proj.weight", spread=0.3, per_fan_in=True),
+    Fill("*attn.output_proj.weight", spread=0.5, per_fan_in=True),
+    Fill("*ffn.layers.1.weight", spread=0.3, per_fan_in=True),
+    Fill("query_map.weight", spread=3.0, per_fan_in=True),
+    Fill("bbox_head.cls_branches.*.bias", centre=-4.0, spread=0.3),
+    Fill("bbox_head.cls_branches.*.weight", spread=1.5, per_fan_in=True),
+    Fill("bbox_head.reg_branches.6.4.bias", centre=(0.0, 0.0, 2.5, 2.5), spread=0.1),
+    Fill("bbox_head.*reg_branches.*.4.weight", spread=0.5, per_fan_in=True),
+    Fill("*embed*", spread=1.0),
+    Fill("*bias", spread=0.1),
+    Fill("backbone.*", spread=1.4, per_fan_in=True),
+    Fill("*", spread=1.0, per_fan_in=True),
+)
+
+RECORDS = {
+    "padded": Batch(seed=2, sizes=((128, 160), (96, 150))),
+    "unpadded": Batch(seed=7, sizes=((96, 128), (96, 128))),
+    "photos": Batch(seed=5, files=("flower-portrait.jpg", "china.jpg"), scale=(144, 96)),
+}
+
+DEVIATIONS = (
+    Deviation(
+        tensor="mask",
+        kind="none_if_all_false",
+        reason="mmdet 3.3 passes no mask at all for a batch without padding",
+        link="https://github.com/open-mmlab/mmdetection/issues/10910",
+    ),
+)
+
+CLIFFS = {
+    "decoder.nms": "row 0 of the mask is read: where query 0 survives, every query counts as distinct (DDQ#14)",
+}
+
+CASES = (
+    Case(
+        id="ddq_detr_4scale_r50_12e",
+        title="DDQ DETR-4scale R-50, 12 epochs",
+        legacy="ddq_mmdet3rc",
+        new="mmdet3",
+        configs={
+            "ddq_mmdet3rc": "projects/configs/ddq_detr/ddq-detr-4scale_r50_8xb2-12e_coco.py",
+            "mmdet3": "ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py",
+        },
+        reported_ap=51.3,
+        stages=stages(("c3", "c4", "c5"), ("p3", "p4", "p5", "p6")),
+        tensors={**FEATURES, **TENSORS},
+        weights=WEIGHTS,
+        records=RECORDS,
+        deviations=DEVIATIONS,
+        cliffs=CLIFFS,
+    ),
+)

@@ -1,0 +1,1 @@
+"""Implementations with their interpreters, and how to start and talk to them."""

@@ -1,0 +1,207 @@
+"""Make and check an engine's own environment: ``parity env ENGINE``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from parity.errors import ParityError
+
+MARKER = "parity-environment.json"
+
+# What proves an environment: a compiled operator is called, not just imported (mmcv builds without
+# operators in silence), and the whole framework is imported once.
+CHECK = """
+import torch
+from mmcv.ops import MultiScaleDeformableAttention, nms
+boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [20.0, 20.0, 30.0, 30.0]])
+kept = nms(boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5)[1].tolist()
+assert kept == [1, 2], "mmcv's NMS keeps %s, not [1, 2]" % kept
+import mmdet.apis, mmdet.models, safetensors
+print(torch.__version__)
+"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an engine's environment is made: which Python, and what one step takes longest."""
+
+    python: str
+    minutes: int
+
+
+RECIPES = {"ddq_mmdet3rc": Recipe("3.8", 5), "mmdet3": Recipe("3.11", 11)}
+
+
+def default_folder(engine: str) -> Path:
+    """Return where an engine's environment is kept: below ``PARITY_ENVS``, or the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return Path(os.environ.get("PARITY_ENVS", cache / "parity")) / engine
+
+
+def interpreter(folder: Path) -> Path:
+    """Return the Python of a virtual environment."""
+    return folder / "bin" / "python"
+
+
+def legacy_python(engine: str, given: str | None) -> str:
+    """Return the interpreter to use for an engine: the one given, or that of its environment.
+
+    Raises:
+        ParityError: there is neither.
+    """
+    if given:
+        if "=" not in given and shutil.which(given) is None:
+            raise ParityError(f"--legacy-python {given}: no such program")
+        return given
+    made = interpreter(default_folder(engine))
+    if not made.is_file():
+        raise ParityError(f"engine {engine} has no environment yet: run `parity env {engine}`, or give --legacy-python")
+    return str(made)
+
+
+def make_environment(
+    engine: str, *, python: str | None, folder: Path | None, say: Callable[[str], None] = print
+) -> Path:
+    """Make an engine's environment, unless it is there and unchanged; return its interpreter.
+
+    Raises:
+        ParityError: no fitting Python, or a step failed; the end of its output is the detail.
+    """
+    if engine not in RECIPES:
+        raise ParityError(f"unknown engine {engine!r}; there are {', '.join(sorted(RECIPES))}")
+    recipe, folder = RECIPES[engine], folder or default_folder(engine)
+    wanted = _fingerprint(engine)
+    if _is_ready(folder, wanted):
+        say(f"{engine}: ready at {folder}")
+        return interpreter(folder)
+    base = _fitting_python(recipe.python, python)
+    say(f"[1/4] virtual environment with Python {recipe.python} at {folder}")
+    _run([base, "-m", "venv", "--clear", str(folder)], engine)
+    with _requirements(engine) as (build, rest):
+        say("[2/4] torch and what compiling needs")
+        _pip(folder, engine, "-r", str(build))
+        say(f"[3/4] mmcv, whose operators are compiled (about {recipe.minutes} minutes the first time), and mmdet")
+        _pip(folder, engine, "--no-build-isolation", "--no-deps", "-r", str(rest))
+    say("[4/4] check: torch, a compiled operator, the whole framework")
+    check_environment(engine, str(interpreter(folder)))
+    (folder / MARKER).write_text(json.dumps({"engine": engine, "requirements": wanted}) + "\n")
+    say(f"{engine}: ready at {folder}")
+    return interpreter(folder)
+
+
+def check_environment(engine: str, python: str) -> str:
+    """Call a compiled operator of mmcv in that interpreter and import the framework; return torch's version.
+
+    Raises:
+        ParityError: something is missing; says what and how to get it.
+    """
+    done = subprocess.run([python, "-c", CHECK], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        hint = (
+            "mmcv was built without operators: torch must be installed first, and a C++ compiler;"
+            " then `pip install --no-cache-dir --force-reinstall --no-build-isolation --no-deps` the pinned mmcv"
+            if "_ext" in last
+            else "the pinned versions are in parity/engines/requirements"
+        )
+        raise ParityError(f"environment of {engine} ({python}) does not work: {last}; {hint}", detail=done.stderr)
+    return done.stdout.strip()
+
+
+class _requirements:
+    """The two requirement files of an engine as paths."""
+
+    def __init__(self, engine: str) -> None:
+        root = resources.files("parity.engines") / "requirements"
+        self._files = [resources.as_file(root / f"{engine}{part}.txt") for part in ("-build", "")]
+
+    def __enter__(self) -> tuple[Path, Path]:
+        first, second = (file.__enter__() for file in self._files)
+        return first, second
+
+    def __exit__(self, *exc: object) -> None:
+        for file in self._files:
+            file.__exit__(None, None, None)
+
+
+def _fingerprint(engine: str) -> str:
+    with _requirements(engine) as files:
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _is_ready(folder: Path, wanted: str) -> bool:
+    try:
+        made = json.loads((folder / MARKER).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(made.get("requirements") == wanted) and interpreter(folder).exists()
+
+
+def _fitting_python(version: str, given: str | None) -> str:
+    """Return a Python of that version: the one given, or one from PATH, pyenv or uv."""
+    tried = [given] if given else list(_candidates(version))
+    for candidate in tried:
+        if _version_of(candidate) == version:
+            return candidate
+    if given:
+        found = _version_of(given)
+        raise ParityError(
+            f"--python {given} is {f'Python {found}' if found else 'no Python'}; Python {version} is needed"
+        )
+    raise ParityError(
+        f"no Python {version} on PATH, in pyenv or in uv: install one (`pyenv install {version}`, `uv python install"
+        f" {version}`) or name it with --python"
+    )
+
+
+def _candidates(version: str) -> Iterator[str]:
+    yield f"python{version}"
+    if sys.version.startswith(f"{version}."):
+        yield sys.executable
+    root = Path(os.environ.get("PYENV_ROOT", _output(["pyenv", "root"]) or "~/.pyenv")).expanduser()
+    yield from (str(path) for path in sorted(root.glob(f"versions/{version}*/bin/python"), reverse=True))
+    yield _output(["uv", "python", "find", version])
+
+
+def _version_of(python: str) -> str:
+    return _output([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]) if python else ""
+
+
+def _output(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _pip(folder: Path, engine: str, *arguments: str) -> None:
+    python = str(interpreter(folder))
+    _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments], engine)
+
+
+def _run(command: list[str], engine: str) -> None:
+    environment = {**os.environ, "MMCV_WITH_OPS": "1", "MAX_JOBS": str(os.cpu_count() or 1)}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    except OSError as error:
+        raise ParityError(f"environment of {engine}: {command[0]}: {error}") from error
+    if done.returncode:
+        step = " ".join(command[1:5])
+        raise ParityError(f"environment of {engine}: `{step} …` failed", detail=(done.stdout + done.stderr)[-4000:])
+
+
+if __name__ == "__main__":  # tox calls this after it has installed the new engine
+    try:
+        print(f"{sys.argv[1]}: torch {check_environment(sys.argv[1], sys.executable)}, compiled operators work")
+    except ParityError as wrong:
+        sys.exit(f"parity: {wrong}")

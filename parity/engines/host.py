@@ -1,0 +1,209 @@
+"""Start a legacy interpreter and talk to it as if its session were a local one."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import execnet
+import torch
+
+from parity.engines import wire
+from parity.engines.session import Run, Shapes
+from parity.errors import ParityError
+from parity.taps.islands import Promote
+
+DEFAULT_TIME_LIMIT = 900.0  # seconds for one request
+
+# Runs in the legacy interpreter before anything of ours is there. Its standard error goes to a file that
+# the host reads when the worker dies; the kernel ends it with its host, even one killed outright.
+BOOTSTRAP = """
+import ctypes, faulthandler, os, sys, tempfile
+setup = channel.receive()
+if setup["log"]:
+    log = os.open(setup["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 2)
+    faulthandler.enable(2)
+if setup["local"]:
+    try:
+        ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+    except Exception:
+        pass
+folder = tempfile.mkdtemp(prefix="parity-worker-")
+try:
+    path = os.path.join(folder, "parity.zip")
+    with open(path, "wb") as file:
+        file.write(setup["source"])
+    sys.path.insert(0, path)
+    try:
+        import safetensors, torch
+        from parity.engines.worker import serve
+    except Exception as error:
+        channel.send({"error": "%s: %s" % (type(error).__name__, error), "traceback": ""})
+    else:
+        channel.send({"value": list(sys.version_info[:2])})
+        serve(channel)
+finally:
+    import shutil
+    shutil.rmtree(folder, ignore_errors=True)
+"""
+
+
+def worker_source() -> bytes:
+    """Return this package as a zip file: what the worker imports comes from its host, not from its disk."""
+    root = Path(__file__).resolve().parents[1]
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(root.rglob("*.py")):
+            archive.write(path, Path("parity") / path.relative_to(root))
+    return content.getvalue()
+
+
+class RemoteSession:
+    """``parity.engines.session.Session`` in another interpreter, with the same methods.
+
+    Args:
+        engine: engine name, such as ``ddq_mmdet3rc``.
+        python: its interpreter, or an execnet specification such as ``ssh=host//python=/opt/py38``.
+        root: the user's checkout.
+        time_limit: seconds that one request may take.
+
+    Raises:
+        ParityError: one line naming the engine and what was asked of it; ``detail`` holds the worker's
+            traceback or the end of its standard error.
+    """
+
+    def __init__(
+        self, engine: str, *, python: str, root: str, device: str = "cpu", time_limit: float = DEFAULT_TIME_LIMIT
+    ) -> None:
+        self.engine = engine
+        self.time_limit = time_limit
+        self._doing = "start"
+        local = "=" not in python
+        handle, self._log = tempfile.mkstemp(prefix="parity-worker-", suffix=".log")
+        os.close(handle)
+        self._group = execnet.Group()
+        try:
+            gateway = self._group.makegateway(f"popen//python={python}" if local else python)
+            self._channel = gateway.remote_exec(BOOTSTRAP)
+            setup = {"source": worker_source(), "log": self._log if local else "", "local": local}
+            self._channel.send(setup)
+            self._receive()
+        except (OSError, EOFError, execnet.HostNotFound) as error:
+            self.close()
+            raise ParityError(
+                f"--legacy-python {python}: no worker starts there ({error or 'it ended at once'})"
+            ) from error
+        except ParityError:
+            self.close()
+            raise
+        self._root = root
+        try:
+            self.environment = self._ask("open", engine=engine, root=root, device=device)
+        except ParityError:
+            self.close()
+            raise
+
+    def __enter__(self) -> RemoteSession:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker, at once if it does not listen."""
+        self._group.terminate(timeout=1.0)
+        Path(self._log).unlink(missing_ok=True)
+
+    def fingerprint(self) -> dict[str, str]:
+        return dict(self.environment)
+
+    def load(self, case_id: str, dtype: str) -> Shapes:
+        return dict(self._ask("load", case_id=case_id, dtype=dtype))
+
+    def fill(self, seed: int) -> str:
+        return str(self._ask("fill", seed=seed))
+
+    def configure(self, threads: int, onednn: bool) -> None:
+        self._ask("configure", threads=threads, onednn=onednn)
+
+    def preprocess(self, files: Sequence[bytes], scale: Sequence[int]) -> Run:
+        return wire.decode_run(self._ask("preprocess", files=list(files), scale=list(scale)))
+
+    def cascade(
+        self,
+        batch: Mapping[str, torch.Tensor],
+        *,
+        forced: Mapping[str, torch.Tensor] | None = None,
+        promote: Promote = True,
+    ) -> Run:
+        return wire.decode_run(
+            self._ask("cascade", batch=wire.pack(dict(batch)), forced=_packed(forced), promote=_plain(promote))
+        )
+
+    def replay(
+        self,
+        stage_name: str,
+        inputs: Mapping[str, torch.Tensor],
+        *,
+        forced: Mapping[str, torch.Tensor] | None = None,
+        promote: Promote = True,
+    ) -> Run:
+        answer = self._ask(
+            "replay",
+            stage_name=stage_name,
+            inputs=wire.pack(dict(inputs)),
+            forced=_packed(forced),
+            promote=_plain(promote),
+        )
+        return wire.decode_run(answer)
+
+    def time_forwards(self, batch: Mapping[str, torch.Tensor], repeats: int) -> dict[str, list[float]]:
+        return dict(self._ask("time_forwards", batch=wire.pack(dict(batch)), repeats=repeats))
+
+    def _ask(self, method: str, **arguments: Any) -> Any:
+        subject = arguments.get("case_id") or arguments.get("stage_name")
+        self._doing = f"{method} {subject}" if subject else method
+        try:
+            self._channel.send({"method": method, "arguments": arguments})
+        except OSError as error:
+            raise self._died(error) from error
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            answer = self._channel.receive(self.time_limit)
+        except self._channel.TimeoutError as error:
+            self.close()
+            raise ParityError(
+                f"engine {self.engine}, {self._doing}: no answer within {self.time_limit:g} s; it was ended"
+                " (--time-limit gives it longer)"
+            ) from error
+        except (EOFError, self._channel.RemoteError) as error:
+            raise self._died(error) from error
+        if "error" in answer:
+            raise ParityError(
+                f"engine {self.engine}, {self._doing}: {answer['error']}", detail=answer.get("traceback", "")
+            )
+        return answer["value"]
+
+    def _died(self, error: BaseException) -> ParityError:
+        tail = Path(self._log).read_text(errors="replace")[-4000:] if Path(self._log).exists() else ""
+        self.close()
+        return ParityError(
+            f"engine {self.engine}, {self._doing}: the worker died; the end of its standard error follows",
+            detail=tail or str(error),
+        )
+
+
+def _plain(promote: Promote) -> bool | list[str]:
+    return promote if isinstance(promote, bool) else list(promote)
+
+
+def _packed(tensors: Mapping[str, torch.Tensor] | None) -> bytes | None:
+    return None if tensors is None else wire.pack(dict(tensors))

@@ -1,0 +1,101 @@
+"""mmdet 3.x: the new engine, and the base of the legacy one that is built on it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any, Dict, List, Sequence, Tuple
+
+import torch
+
+from parity.cases.base import Case
+from parity.engines.base import Engine, Metas
+from parity.errors import ParityError
+from parity.taps import ddq_state
+
+
+class Mmdet3Engine(Engine):
+    """mmdet 3.3.0 with mmcv 2.1.0."""
+
+    name = "mmdet3"
+    packages = ("numpy", "mmcv", "mmengine", "mmdet", "cv2")
+
+    def config_path(self, case: Case) -> str:
+        """Return the case's config among those that mmdet installs beside its code."""
+        import mmdet
+
+        return os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs", case.configs[self.name])
+
+    def config(self, case: Case) -> Any:
+        from mmengine.config import Config
+        from mmengine.registry import init_default_scope
+
+        path = self.config_path(case)
+        if not os.path.isfile(path):
+            raise ParityError(f"{self.name} has no config {case.configs[self.name]}: is its version the pinned one?")
+        init_default_scope("mmdet")
+        return Config.fromfile(path)
+
+    def build(self, case: Case, dtype: torch.dtype) -> Any:
+        from mmdet.registry import MODELS
+        from mmdet.utils import register_all_modules
+
+        config = self.config(case)
+        register_all_modules(init_default_scope=True)
+        return MODELS.build(config.model).to(dtype).to(self.device).eval()
+
+    def preprocess(self, case: Case, model: Any, files: Sequence[bytes], scale: Tuple[int, int]) -> Metas:
+        from mmengine.dataset import Compose, pseudo_collate
+
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [os.path.join(folder, str(index)) for index in range(len(files))]
+            for path, content in zip(paths, files):
+                with open(path, "wb") as file:
+                    file.write(content)
+            pipeline = Compose(self._test_pipeline(case, scale))
+            data = pseudo_collate([pipeline({"img_path": path, "img_id": i}) for i, path in enumerate(paths)])
+        data = model.data_preprocessor(data, False)
+        samples = data["data_samples"]
+        metas = {
+            name: torch.tensor([list(getattr(sample, name)[:2]) for sample in samples])
+            for name in ("img_shape", "ori_shape")
+        }
+        factors = [list(getattr(sample, "scale_factor", (1.0, 1.0))) for sample in samples]
+        metas["scale_factor"] = torch.tensor(factors, dtype=torch.get_default_dtype())
+        metas["batch_input_shape"] = torch.tensor(list(samples[0].batch_input_shape))
+        return {"image": data["inputs"], **metas}
+
+    def _test_pipeline(self, case: Case, scale: Tuple[int, int]) -> List[Dict[str, Any]]:
+        """Return the config's own test pipeline without annotations, resizing into ``scale`` or by 1."""
+        steps = []
+        for step in self.config(case).test_dataloader.dataset.pipeline:
+            if step.type == "Resize":
+                size = {"scale_factor": 1.0} if scale == (0, 0) else {"scale": scale}
+                step = {**{key: value for key, value in step.items() if key != "scale"}, **size}
+            if step["type"] != "LoadAnnotations":
+                steps.append(step)
+        return steps
+
+    def predict(self, model: Any, image: torch.Tensor, metas: Metas) -> Any:
+        return model(image, self.samples(metas), mode="predict")
+
+    def samples(self, metas: Metas) -> List[Any]:
+        from mmdet.structures import DetDataSample
+
+        return [DetDataSample(metainfo=meta) for meta in self.meta_dicts(metas)]
+
+    def meta_dicts(self, metas: Metas) -> List[Dict[str, Any]]:
+        batch_input_shape = tuple(metas["batch_input_shape"].tolist())
+        return [
+            {
+                "img_shape": tuple(metas["img_shape"][i].tolist()),
+                "ori_shape": tuple(metas["ori_shape"][i].tolist()),
+                "scale_factor": tuple(metas["scale_factor"][i].tolist()),
+                "batch_input_shape": batch_input_shape,
+                "pad_shape": batch_input_shape,
+            }
+            for i in range(len(metas["img_shape"]))
+        ]
+
+    def state(self) -> Dict[str, Tuple[Any, Any]]:
+        return ddq_state.ACCESS

@@ -1,0 +1,14 @@
+"""The one exception that users meet."""
+
+
+class ParityError(Exception):
+    """A mistake in the call or in the environment, never a divergence.
+
+    Its text is one line that names the file or option and says what to do. The command line prints
+    it without a traceback and exits with status 2. Whatever the user need not read at first (the
+    worker's own traceback, say) goes into ``detail``, shown below that line.
+    """
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail

@@ -1,0 +1,1 @@
+"""What is recorded in a running engine: stage boundaries, decisions, float32 islands."""

@@ -1,0 +1,209 @@
+"""Record every discrete choice a detector makes, and make it choose as it is told.
+
+A decision is a call that picks indices: ``batched_nms``, ``topk``, ``sort``, ``argsort``. While the
+block runs, each such call inside a stage is recorded with what it chose from. With ``forced`` the
+engine still decides for itself (that is recorded), but goes on with the given choice, so that one tie
+does not hide everything behind it.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+
+import torch
+
+from parity.taps.stages import replaced
+
+NMS, TOPK, SORT = "nms", "topk", "sort"
+
+# Taken before anything is patched: the cast for the compiled NMS is no float32 island.
+_to_float32 = torch.Tensor.float
+
+
+@dataclass
+class Decision:
+    """One choice.
+
+    Attributes:
+        kind: ``nms``, ``topk`` or ``sort``.
+        scores: (N,) or (..., N), what was ranked, in the engine's own dtype.
+        chosen: (K,) or (..., K) int64, the indices picked, best first.
+        boxes: (N, 4), only for ``nms``, in the units that the detector uses there.
+        settings: ``iou_threshold`` for ``nms``; ``largest`` for the others.
+        refused: why a given choice could not be forced, empty where it could.
+    """
+
+    kind: str
+    scores: torch.Tensor
+    chosen: torch.Tensor
+    boxes: Optional[torch.Tensor] = None
+    settings: Dict[str, float] = field(default_factory=dict)
+    refused: str = ""
+
+
+def forced_or_own(own: torch.Tensor, forced: Optional[torch.Tensor], size: int) -> Tuple[torch.Tensor, str]:
+    """Return the choice to go on with, and why it is not the forced one where that cannot be."""
+    if forced is None:
+        return own, ""
+    if forced.shape[:-1] != own.shape[:-1]:
+        return own, f"the frozen choice has shape {tuple(forced.shape)}, here it is {tuple(own.shape)}"
+    if forced.numel() and int(forced.max()) >= size:
+        return own, f"the frozen choice picks index {int(forced.max())} of only {size}"
+    return forced.to(own.device), ""
+
+
+class DecisionTaps:
+    """Records the decisions of every stage as ``stage.kind.count``; see the module text.
+
+    Args:
+        current_stage: tells which stage is running; choices made outside of any are left alone.
+        forced: name -> the choice to go on with.
+    """
+
+    def __init__(
+        self, current_stage: Callable[[], Optional[str]], forced: Optional[Mapping[str, torch.Tensor]] = None
+    ) -> None:
+        self.current_stage = current_stage
+        self.forced = forced or {}
+        self.decisions: Dict[str, Decision] = {}
+        self._counts: Dict[Tuple[str, str], int] = {}
+        self._inside = False
+        self._patches = ExitStack()
+
+    def __enter__(self) -> "DecisionTaps":
+        for owner, attribute, wrap in self._targets():
+            self._patches.enter_context(replaced_function(owner, attribute, wrap))
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._patches.close()
+
+    def _targets(self) -> List[Tuple[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]]]:
+        targets: List[Tuple[Any, str, Any]] = [
+            (owner, name, wrap)
+            for owner in (torch, torch.Tensor)
+            for name, wrap in (("topk", self._topk), ("sort", self._sort), ("argsort", self._argsort))
+        ]
+        nms = getattr(sys.modules.get("mmcv.ops"), "batched_nms", None)
+        if nms is not None:  # imported by name all over: every module that holds it gets the wrapper
+            targets += [
+                (module, name, self._nms)
+                for module in list(sys.modules.values())
+                for name, value in list(vars(module).items() if module is not None else ())
+                if value is nms
+            ]
+        return targets
+
+    def _name(self, kind: str) -> str:
+        stage = self.current_stage() or ""
+        count = self._counts.get((stage, kind), 0)
+        self._counts[stage, kind] = count + 1
+        return f"{stage}.{kind}.{count}"
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Inside one decision (an NMS sorts, too) nothing else is recorded."""
+        outer, self._inside = self._inside, True
+        try:
+            yield
+        finally:
+            self._inside = outer
+
+    def _passes(self, tensor: torch.Tensor) -> bool:
+        return self._inside or self.current_stage() is None or not tensor.is_floating_point()
+
+    def _settle(self, kind: str, own: torch.Tensor, **recorded: Any) -> torch.Tensor:
+        """Record the engine's own choice and return the one to go on with."""
+        name = self._name(kind)
+        scores = recorded["scores"]
+        choice, refused = forced_or_own(own, self.forced.get(name), scores.shape[-1])
+        kept: Dict[str, Any] = {
+            key: value.detach().clone() if torch.is_tensor(value) else value for key, value in recorded.items()
+        }
+        self.decisions[name] = Decision(kind, chosen=own.detach().clone(), refused=refused, **kept)
+        return choice
+
+    def _nms(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def batched_nms(
+            boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, nms_cfg: Any, class_agnostic: bool = False
+        ) -> Tuple[torch.Tensor, torch.Tensor]:
+            passes = self._passes(scores)
+            with self._alone():
+                # The compiled operator knows float32 only; both engines are given the same cast.
+                detections, own = original(
+                    _to_float32(boxes), _to_float32(scores), _to_float32(idxs), nms_cfg, class_agnostic
+                )
+            if passes:
+                return detections.to(boxes.dtype), own
+            kind = SORT if nms_cfg is None else NMS
+            settings = {"largest": 1.0} if nms_cfg is None else {"iou_threshold": float(nms_cfg["iou_threshold"])}
+            recorded = {} if nms_cfg is None else {"boxes": boxes}
+            keep = self._settle(kind, own, scores=scores, settings=settings, **recorded)
+            if keep is not own:
+                detections = torch.cat([boxes[keep], scores[keep, None]], -1)
+            return detections.to(boxes.dtype), keep
+
+        return batched_nms
+
+    def _topk(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def topk(
+            input: torch.Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, **out: Any
+        ) -> Any:
+            if self._passes(input) or dim not in (-1, input.dim() - 1) or out:
+                return original(input, k, dim, largest, sorted, **out)
+            with self._alone():
+                result = original(input, k, dim, largest, sorted)
+            settings = {"largest": float(largest)}
+            choice = self._settle(TOPK, result.indices, scores=input, settings=settings)
+            return type(result)((input.gather(-1, choice), choice))
+
+        return topk
+
+    def _sort(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def sort(input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            dim, descending = _sort_arguments(*args, **kwargs)
+            if self._passes(input) or dim not in (-1, input.dim() - 1) or input.dim() == 0:
+                return original(input, *args, **kwargs)
+            with self._alone():
+                result = original(input, *args, **kwargs)
+            settings = {"largest": float(descending)}
+            choice = self._settle(SORT, result.indices, scores=input, settings=settings)
+            return type(result)((input.gather(-1, choice), choice))
+
+        return sort
+
+    def _argsort(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def argsort(input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            dim, descending = _sort_arguments(*args, **kwargs)
+            if self._passes(input) or dim not in (-1, input.dim() - 1) or input.dim() == 0:
+                return original(input, *args, **kwargs)
+            with self._alone():
+                own = original(input, *args, **kwargs)
+            return self._settle(SORT, own, scores=input, settings={"largest": float(descending)})
+
+        return argsort
+
+
+def _sort_arguments(dim: int = -1, descending: bool = False, **_: Any) -> Tuple[int, bool]:
+    return dim, descending
+
+
+@contextmanager
+def replaced_function(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Iterator[None]:
+    """Wrap a function of a module or class for the time of the block."""
+    if isinstance(owner, type):
+        inherited = name not in vars(owner)  # topk is Tensor's base class's
+        original = getattr(owner, name)
+        setattr(owner, name, wrap(original))
+        try:
+            yield
+        finally:
+            delattr(owner, name)
+            if not inherited:
+                setattr(owner, name, original)
+    else:
+        with replaced(owner, name, wrap(getattr(owner, name))):
+            yield

@@ -1,0 +1,97 @@
+"""Watch the stage boundaries of a running model.
+
+The taps wrap a handful of bound methods on the instances themselves and take the wrappers off again;
+nothing of the model's classes is touched. What is kept is a clone, taken the moment it passes: many
+layers work in place (ResNet's ReLU), so a reference would change afterwards.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
+
+import torch
+from torch import nn
+
+from parity.cases.base import Call, Stage
+from parity.cases.patterns import match
+
+Tensors = Dict[str, torch.Tensor]
+StateAccess = Dict[str, Tuple[Callable[[Any], torch.Tensor], Callable[[Any, torch.Tensor], None]]]
+
+
+def resolve(model: Any, path: str) -> Tuple[Any, str]:
+    """Return the object and the attribute that hold the method at ``path``; a module means its forward."""
+    *parents, last = path.split(".")
+    owner = functools.reduce(getattr, parents, model)
+    target = getattr(owner, last)
+    return (target, "forward") if isinstance(target, nn.Module) else (owner, last)
+
+
+@contextmanager
+def replaced(owner: Any, attribute: str, value: Any) -> Iterator[None]:
+    """Set an attribute of one object for the time of the block, then leave the object as it was."""
+    absent = object()
+    before = vars(owner).get(attribute, absent)
+    setattr(owner, attribute, value)
+    try:
+        yield
+    finally:
+        if before is absent:
+            delattr(owner, attribute)
+        else:
+            setattr(owner, attribute, before)
+
+
+class StageTaps:
+    """Collects the named tensors that the given stages write while the block runs.
+
+    What a stage reads is what earlier ones wrote; that nothing happens in between is proven when a
+    record is frozen, by replaying every stage on those values.
+
+    Attributes:
+        tensors: name -> clone, in the order in which they came.
+        stage: the stage that is running, ``None`` outside of any; decisions take their name from it.
+        produced: stage -> names that it wrote.
+    """
+
+    def __init__(self, model: Any, stages: Sequence[Stage], state: StateAccess) -> None:
+        self.model = model
+        self.stages = stages
+        self.state = state
+        self.tensors: Tensors = {}
+        self.stage: Optional[str] = None
+        self.produced: Dict[str, Tuple[str, ...]] = {}
+        self._wrappers = ExitStack()
+
+    def __enter__(self) -> "StageTaps":
+        for stage in self.stages:
+            for call in stage.calls:
+                owner, attribute = resolve(self.model, call.path)
+                wrapper = self._observed(getattr(owner, attribute), stage, call)
+                self._wrappers.enter_context(replaced(owner, attribute, wrapper))
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._wrappers.close()
+
+    def _observed(self, method: Callable[..., Any], stage: Stage, call: Call) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            outer, self.stage = self.stage, stage.name
+            result = method(*args, **kwargs)
+            written = self._keep(match(call.writes, result))
+            if call is stage.calls[-1]:
+                state = {name: self.state[name][0](self.model) for name in stage.writes_state}
+                written += self._keep(state)
+            self.produced[stage.name] = self.produced.get(stage.name, ()) + written
+            self.stage = outer
+            return result
+
+        return observed
+
+    def _keep(self, found: Tensors) -> Tuple[str, ...]:
+        for name, tensor in found.items():
+            self.tensors[name] = tensor.detach().clone()
+        return tuple(found)

@@ -1,0 +1,1 @@
+"""Deterministic weights, and their way from the legacy names to the new ones."""
