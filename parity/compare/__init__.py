@@ -1,0 +1,1 @@
+"""Pure judgement: tensors, budgets, decisions, verdicts."""

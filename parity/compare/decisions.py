@@ -1,0 +1,237 @@
+"""Judge a discrete choice: the same, an honest tie, or a bug.
+
+A flip is certified when the other choice is one that the *truth's own* scores and boxes allow, once
+each is moved by no more than the noise. For NMS that means: the kept come in descending score, no kept
+pair overlaps beyond the threshold, and everything dropped overlaps something kept that scores at least
+as high; each of the three up to the tolerance. Nothing is assumed about which queries ought to swap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# mmcv's batched_nms shifts boxes by (greatest coordinate + 1) before it compares them in float32.
+_FLOAT32_ROUNDOFF = 2.0**-24
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What there was to choose from, in the truth, and what was chosen.
+
+    Attributes:
+        kind: ``nms``, ``topk`` or ``sort``.
+        scores: (..., N) float64; with ``candidates`` only those of the stored candidates (..., M).
+        chosen: (..., K) indices, best first.
+        boxes: (N, 4) float64, only for ``nms``.
+        settings: ``iou_threshold`` or ``largest``.
+        size: N.
+        candidates: (..., M) indices that ``scores`` belong to; ``None`` where all are stored.
+    """
+
+    kind: str
+    scores: Tensor
+    chosen: Tensor
+    settings: Mapping[str, float]
+    size: int
+    boxes: Tensor | None = None
+    candidates: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far noise may move a score, and a box coordinate, each in its own unit."""
+
+    score: float
+    box: float = 0.0
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How close the truth's own choice was: smallest score gap, smallest distance of an IoU to the threshold."""
+
+    score: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How one choice compares.
+
+    Attributes:
+        flips: indices that are only in one of the two choices, or in both at another rank.
+        uncertified: how many of them no noise explains.
+        needed: the score tolerance that would have certified all; infinite where none would.
+    """
+
+    flips: int
+    uncertified: int
+    needed: float
+
+
+def judge(actual: Tensor, truth: Choice, *, tolerance: Tolerance) -> Judgement:
+    """Judge ``actual`` (..., K) indices against the truth's choice.
+
+    Raises:
+        ValueError: the number of ranked rows differs.
+    """
+    if actual.shape[:-1] != truth.chosen.shape[:-1]:
+        raise ValueError(f"rows differ: {tuple(actual.shape[:-1])} and {tuple(truth.chosen.shape[:-1])}")
+    rows = [
+        _judge_row(row_actual, row_truth, tolerance)
+        for row_actual, row_truth in zip(_rows(actual), _choice_rows(truth), strict=True)
+    ]
+    return Judgement(
+        sum(row.flips for row in rows),
+        sum(row.uncertified for row in rows),
+        max((row.needed for row in rows), default=0.0),
+    )
+
+
+def _rows(tensor: Tensor) -> list[Tensor]:
+    return list(tensor.reshape(-1, tensor.shape[-1])) if tensor.dim() > 1 else [tensor]
+
+
+def _choice_rows(choice: Choice) -> list[Choice]:
+    candidates = [None] * len(_rows(choice.chosen)) if choice.candidates is None else _rows(choice.candidates)
+    return [
+        Choice(choice.kind, scores, chosen, choice.settings, choice.size, choice.boxes, candidate)
+        for scores, chosen, candidate in zip(_rows(choice.scores), _rows(choice.chosen), candidates, strict=True)
+    ]
+
+
+def _judge_row(actual: Tensor, truth: Choice, tolerance: Tolerance) -> Judgement:
+    flipped = flipped_indices(actual, truth.chosen)
+    if not flipped:
+        return Judgement(0, 0, 0.0)
+    if actual.numel() and int(actual.max()) >= truth.size:
+        return Judgement(len(flipped), len(flipped), math.inf)
+    scores = _all_scores(truth)
+    if truth.kind == "nms":
+        assert truth.boxes is not None
+        bad, needed = _nms_violations(actual, scores, truth.boxes, truth.settings["iou_threshold"], tolerance)
+    else:
+        bad, needed = _rank_violations(actual, scores, tolerance.score)
+        if len(actual) != len(truth.chosen):
+            bad, needed = flipped, math.inf
+    return Judgement(len(flipped), len(bad & flipped) or min(len(bad), len(flipped)), needed)
+
+
+def flipped_indices(actual: Tensor, expected: Tensor) -> set[int]:
+    """Return the indices that only one holds, and those in both whose rank among the common ones differs.
+
+    >>> flipped_indices(torch.tensor([0, 2, 1, 5]), torch.tensor([0, 1, 2, 4]))
+    {1, 2, 4, 5}
+    """
+    if actual.shape == expected.shape and not bool((actual != expected).any()):
+        return set()
+    first, second = actual.tolist(), expected.tolist()
+    only = set(first) ^ set(second)
+    common_first = [index for index in first if index not in only]
+    common_second = [index for index in second if index not in only]
+    return only | {index for a, b in zip(common_first, common_second, strict=True) if a != b for index in (a, b)}
+
+
+def _all_scores(truth: Choice) -> Tensor:
+    """Return (N,) float64 scores, best high; a candidate that was not stored counts as hopeless."""
+    sign = 1.0 if truth.settings.get("largest", 1.0) else -1.0
+    scores = truth.scores.double() * sign
+    if truth.candidates is None:
+        return scores
+    full = torch.full((truth.size,), -math.inf, dtype=torch.float64)
+    full[truth.candidates] = scores
+    return full
+
+
+def _order_gaps(scores: Tensor) -> Tensor:
+    """Return by how much each score exceeds the smallest one before it: 0 where the order descends."""
+    if len(scores) < 2:
+        return torch.zeros_like(scores)
+    gaps = scores[1:] - scores.cummin(0).values[:-1]
+    return torch.cat([torch.zeros(1, dtype=scores.dtype), gaps.clamp(min=0.0)])
+
+
+def _rank_violations(actual: Tensor, scores: Tensor, tolerance: float) -> tuple[set[int], float]:
+    gaps = _order_gaps(scores[actual])
+    bad = set(actual[gaps > tolerance].tolist())
+    needed = float(gaps.max()) if len(gaps) else 0.0
+    left = torch.ones(len(scores), dtype=torch.bool)
+    left[actual] = False
+    if bool(left.any()) and len(actual):
+        beyond = scores[left] - scores[actual].min()
+        bad |= set(left.nonzero().flatten()[beyond > tolerance].tolist())
+        needed = max(needed, float(beyond.max()))
+    return bad, needed
+
+
+def _nms_violations(
+    actual: Tensor, scores: Tensor, boxes: Tensor, threshold: float, tolerance: Tolerance
+) -> tuple[set[int], float]:
+    kept = scores[actual]
+    gaps = _order_gaps(kept)
+    bad = set(actual[gaps > tolerance.score].tolist())
+    needed = float(gaps.max()) if len(gaps) else 0.0
+    boxes = boxes.double()
+    overlap, slack = iou_with_slack(boxes[actual], boxes, tolerance.box)
+    overlap[torch.arange(len(actual)), actual] = -math.inf  # a box does not suppress itself
+    among_kept = overlap[:, actual] > threshold + slack[:, actual]
+    bad |= set(actual[among_kept.any(0)].tolist())
+    suppressed = torch.ones(len(scores), dtype=torch.bool)
+    suppressed[actual] = False
+    near = overlap[:, suppressed] >= threshold - slack[:, suppressed]
+    lead = torch.where(near, scores[suppressed] - kept[:, None], torch.tensor(math.inf).double())
+    if lead.numel():
+        smallest = lead.min(0).values  # how much too low the best explanation of each suppression scores
+        bad |= set(suppressed.nonzero().flatten()[smallest > tolerance.score].tolist())
+        needed = max(needed, float(smallest.max()))
+    return bad, math.inf if bool(among_kept.any()) else needed
+
+
+def iou_with_slack(first: Tensor, second: Tensor, box_noise: float) -> tuple[Tensor, Tensor]:
+    """Return the IoU (M, N) of two sets of xyxy boxes, and how far noise in the coordinates can move it.
+
+    Each coordinate may be off by ``box_noise`` plus mmcv's shift (half a float32 ulp of the shifted
+    value). To first order an edge of length w then changes by 2d, an intersection by 2d(w + h), and the
+    quotient accordingly.
+    """
+    shift = 2.0 * float(second.max()) + 1.0 if second.numel() else 1.0
+    noise = box_noise + _FLOAT32_ROUNDOFF * abs(shift)
+    size = (torch.minimum(first[:, None, 2:], second[None, :, 2:])) - torch.maximum(
+        first[:, None, :2], second[None, :, :2]
+    )
+    size = size.clamp(min=0.0)
+    overlap = size.prod(-1)
+    sides_first, sides_second = first[:, 2:] - first[:, :2], second[:, 2:] - second[:, :2]
+    union = sides_first.prod(-1)[:, None] + sides_second.prod(-1)[None] - overlap
+    union = union.clamp(min=torch.finfo(torch.float64).tiny)
+    iou = overlap / union
+    moved_overlap = 2.0 * noise * size.sum(-1)
+    moved_union = 2.0 * noise * (sides_first.sum(-1)[:, None] + sides_second.sum(-1)[None]) + moved_overlap
+    return iou, (moved_overlap + iou * moved_union) / union
+
+
+def margins(truth: Choice) -> Margins:
+    """Return how close the truth's own choice was, over all its rows."""
+    score, iou = math.inf, math.inf
+    for row in _choice_rows(truth):
+        scores = _all_scores(row)
+        chosen = scores[row.chosen]
+        gaps = (chosen[:-1] - chosen[1:]).abs()
+        if row.kind == "nms":
+            assert row.boxes is not None
+            overlap, _ = iou_with_slack(row.boxes.double()[row.chosen], row.boxes.double(), 0.0)
+            overlap[torch.arange(len(row.chosen)), row.chosen] = -math.inf
+            ranked = chosen[:, None] >= scores[None]
+            distance = (overlap - row.settings["iou_threshold"]).abs()[ranked]
+            iou = min([iou, *distance.min(-1).values.reshape(-1).tolist()] if distance.numel() else [iou])
+        else:
+            left = torch.ones(len(scores), dtype=torch.bool)
+            left[row.chosen] = False
+            if bool(left.any()) and len(chosen):
+                gaps = torch.cat([gaps, (chosen.min() - scores[left].max()).reshape(1)])
+        score = min([score, *gaps.tolist()])
+    return Margins(score, iou)

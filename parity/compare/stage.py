@@ -1,0 +1,237 @@
+"""Compare what one stage of the new engine gave with what a record holds of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from parity.cases.base import Case
+from parity.compare.budgets import allowance
+from parity.compare.decisions import Choice, Tolerance, judge
+from parity.compare.tensors import measure, relative
+from parity.compare.verdicts import Verdict
+from parity.engines.session import DTYPES, Run
+from parity.records.digest import island_samples
+from parity.records.layout import recorded_part, unpromoted
+from parity.records.store import Entry, Record
+from parity.report.results import DecisionResult, TensorResult
+from parity.taps.decisions import Decision
+
+
+class StoredTensors(Mapping[str, Tensor]):
+    """A record's tensors by key, each read and checked once."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._read: dict[str, Tensor] = {}
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self.record.entries:
+            raise KeyError(key)
+        if key not in self._read:
+            self._read[key] = self.record.tensor(key)
+        return self._read[key]
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self.record.entries)
+
+    def __len__(self) -> int:
+        return len(self.record.entries)
+
+
+def compare_tensors(
+    run: Run, stored: StoredTensors, case: Case, *, stage: str, mode: str, dtype: str
+) -> tuple[TensorResult, ...]:
+    """Judge every array that the record holds of a stage, then what the run has beyond it."""
+    record = stored.record
+    results = []
+    known = set()
+    for role in ("output", "decision"):
+        for key in record.keys(stage=stage, role=role, mode=mode):
+            entry = record.entries[key]
+            known.add(entry.name)
+            if role == "output" or key.endswith(("/scores", "/boxes")):
+                results.append(_compare_entry(run, stored, case, key, mode=mode, dtype=dtype))
+    extra = sorted(name for name in run.produced.get(stage, ()) if name not in known)
+    results += [TensorResult(name, Verdict.EXTRA, tuple(run.tensors[name].shape)) for name in extra]
+    return tuple(results)
+
+
+def _compare_entry(run: Run, stored: StoredTensors, case: Case, key: str, *, mode: str, dtype: str) -> TensorResult:
+    entry = stored.record.entries[key]
+    name = entry.name if entry.kind == "whole" else f"{entry.name}#{entry.kind}"
+    blank = TensorResult(name, Verdict.MISSING, entry.of_shape, unit=entry.unit, kind=entry.kind)
+    whole = run.tensors.get(entry.name) if entry.role == "output" else recorded_part(entry, key, run, stored)
+    if whole is None:
+        return _explain_absence(blank, stored[key], entry, case)
+    expected_shape = entry.of_shape if entry.role == "output" else entry.shape
+    if tuple(whole.shape) != expected_shape:
+        return replace(blank, verdict=Verdict.SHAPE, note=f"shape {tuple(whole.shape)}, expected {expected_shape}")
+    expected = stored[key]
+    wanted = DTYPES[dtype] if _is_float(entry) else expected.dtype
+    if whole.dtype is not wanted:
+        return replace(blank, verdict=Verdict.DTYPE, note=f"dtype {whole.dtype}, expected {wanted}")
+    actual = recorded_part(entry, key, run, stored)
+    assert actual is not None
+    return _judge_values(blank, actual, expected, entry, mode=mode, dtype=dtype)
+
+
+def _is_float(entry: Entry) -> bool:
+    return entry.dtype.startswith("float")
+
+
+def _judge_values(
+    blank: TensorResult, actual: Tensor, expected: Tensor, entry: Entry, *, mode: str, dtype: str
+) -> TensorResult:
+    noise = entry.noise.get(mode) if _is_float(entry) else None
+    allowed = allowance(dtype, mode, expected_max=entry.max, expected_rms=entry.rms, measured=noise)
+    limit = allowed.max if _is_float(entry) else 0.0
+    found = measure(actual, expected, allowance=limit)
+    needed = allowed.needed(max_abs=found.max_abs, rms=found.rms) if _is_float(entry) else found.max_abs
+    if not found.finite:
+        verdict = Verdict.NONFINITE
+    elif found.max_abs == 0.0:
+        verdict = Verdict.EQUAL
+    elif _is_float(entry) and needed <= allowed.multiple:
+        verdict = Verdict.WITHIN_BUDGET
+    else:
+        verdict = Verdict.DIVERGED
+    show = not verdict.passes and found.worst_index
+    return replace(
+        blank,
+        verdict=verdict,
+        max_abs=found.max_abs,
+        rms=found.rms,
+        rel_rms=relative(found.rms, entry.rms),
+        budget=allowed.multiple if _is_float(entry) else 0.0,
+        minimum_budget=needed,
+        worst_index=found.worst_index,
+        count=found.count,
+        over=found.over,
+        floor_max=allowed.floor.max,
+        floor_rms=allowed.floor.rms,
+        expected_rms=entry.rms,
+        actual=float(actual[found.worst_index]) if show else None,
+        expected=float(expected[found.worst_index]) if show else None,
+    )
+
+
+def _explain_absence(blank: TensorResult, expected: Tensor, entry: Entry, case: Case) -> TensorResult:
+    """Return ``missing``, unless the case lists this very absence as a known deviation."""
+    for deviation in case.deviations:
+        applies = deviation.tensor == entry.name and deviation.kind == "none_if_all_false"
+        if applies and not bool(expected.any()):
+            return replace(blank, verdict=Verdict.EQUAL, note=f"known deviation: {deviation.reason} ({deviation.link})")
+    return replace(blank, note="the new engine gave no such tensor")
+
+
+def frozen_choice(record: Record, stored: StoredTensors, name: str) -> Choice:
+    """Return the truth's decision ``name``."""
+    described = record.manifest["decisions"][name]
+    parts = {part: stored[f"{name}/{part}"] for part in ("boxes", "candidates") if f"{name}/{part}" in record.entries}
+    return Choice(
+        described["kind"],
+        stored[f"{name}/scores"].double(),
+        stored[f"{name}/chosen"],
+        described["settings"],
+        int(described["size"]),
+        boxes=parts.get("boxes"),
+        candidates=parts.get("candidates"),
+    )
+
+
+def compare_decisions(
+    run: Run, stored: StoredTensors, case: Case, *, stage: str, mode: str, dtype: str
+) -> tuple[DecisionResult, ...]:
+    """Judge every decision that the record holds of a stage, then those the run has beyond it."""
+    record = stored.record
+    frozen = {
+        name: described for name, described in record.manifest["decisions"].items() if described["stage"] == stage
+    }
+    results = [
+        _compare_decision(name, run.decisions.get(name), stored, case, mode=mode, dtype=dtype) for name in frozen
+    ]
+    extra = sorted(name for name in run.decisions if name.startswith(f"{stage}.") and name not in frozen)
+    results += [DecisionResult(run.decisions[name].kind, name, Verdict.EXTRA) for name in extra]
+    return tuple(results)
+
+
+def _compare_decision(
+    name: str, decision: Decision | None, stored: StoredTensors, case: Case, *, mode: str, dtype: str
+) -> DecisionResult:
+    truth = frozen_choice(stored.record, stored, name)
+    described = stored.record.manifest["decisions"][name]
+    blank = DecisionResult(
+        truth.kind,
+        name,
+        Verdict.MISSING,
+        count=truth.chosen.numel(),
+        smallest_margin=described["smallest_score_margin"],
+        smallest_iou_margin=described["smallest_iou_margin"],
+    )
+    if decision is None:
+        return replace(blank, note="the new engine made no such decision")
+    if decision.refused or decision.scores.shape[-1] != truth.size or dict(decision.settings) != dict(truth.settings):
+        reason = decision.refused or (
+            f"{decision.scores.shape[-1]} to choose from with {decision.settings},"
+            f" expected {truth.size} with {dict(truth.settings)}"
+        )
+        return replace(blank, verdict=Verdict.SHAPE, note=reason)
+    tolerance = _tolerance(stored.record, name, mode=mode, dtype=dtype)
+    if dtype == "fp64" and truth.boxes is not None:
+        # Both engines cast to float32 for the compiled NMS: a tie of the cast scores is an exact one.
+        truth = replace(truth, scores=truth.scores.float().double(), boxes=truth.boxes.float().double())
+    judged = judge(decision.chosen, truth, tolerance=tolerance)
+    verdict = Verdict.EQUAL
+    if judged.flips:
+        verdict = Verdict.DIVERGED if judged.uncertified else Verdict.CERTIFIED
+    return replace(
+        blank,
+        verdict=verdict,
+        flips=judged.flips,
+        uncertified=judged.uncertified,
+        certified=judged.flips - judged.uncertified,
+        noise=tolerance.score,
+        needed=judged.needed,
+        note=_cliff(name, truth, case),
+    )
+
+
+def _tolerance(record: Record, name: str, *, mode: str, dtype: str) -> Tolerance:
+    """Return by how much noise may move a difference of two scores, and a box coordinate.
+
+    That is the budget of the decision's own inputs: twice for scores, as either of two may be off.
+    """
+    limits = {}
+    for part in ("scores", "boxes"):
+        entry = record.entries.get(f"{name}/{part}")
+        if entry is not None:
+            allowed = allowance(
+                dtype, mode, expected_max=entry.max, expected_rms=entry.rms, measured=entry.noise.get(mode)
+            )
+            limits[part] = allowed.max
+    return Tolerance(score=2.0 * limits["scores"], box=limits.get("boxes", 0.0))
+
+
+def _cliff(name: str, truth: Choice, case: Case) -> str:
+    """Say where a decision decides far more than itself: DDQ reads only row 0 of its mask."""
+    for prefix, reason in case.cliffs.items():
+        if name.startswith(prefix):
+            active = bool((truth.chosen == 0).any()) if truth.chosen.numel() else False
+            return f"cliff: {reason}; here query 0 is {'kept' if active else 'dropped'}"
+    return ""
+
+
+def unpromoted_difference(run: Run, stored: StoredTensors, *, stage: str, place: str) -> dict[str, float]:
+    """Return tensor -> relative RMS between the engines where float32 islands are left in.
+
+    ``place`` is the one island that the legacy engine was spared; empty for none.
+    """
+    found = {}
+    for key in stored.record.keys(stage=stage, role=unpromoted(place)):
+        name = stored.record.entries[key].name
+        if name in run.tensors:
+            found[name] = measure(island_samples(name, run.tensors[name]), stored[key]).rel_rms
+    return found

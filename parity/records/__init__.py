@@ -1,0 +1,1 @@
+"""The frozen store: making, writing and reading records."""

@@ -1,0 +1,73 @@
+"""What is kept of a tensor that no stage needs as an input: entries, and sums that cover all the others.
+
+``samples`` are entries at seeded places. ``projections`` are one signed sum for every block of 64
+consecutive elements, signs seeded, so each element enters exactly one: an error in a single element
+moves its block's sum by just as much, and one spread over many elements moves many sums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SAMPLES = 2048
+ISLAND_SAMPLES = 256
+BLOCK = 64
+WHOLE_UP_TO = 16384  # elements: a smaller tensor is kept whole
+
+
+def _generator(name: str, purpose: str) -> np.random.Philox:
+    digest = hashlib.sha256(f"{purpose}/{name}".encode()).digest()
+    return np.random.Philox(key=int.from_bytes(digest[:16], "little"))
+
+
+def sample_indices(name: str, count: int) -> Tensor:
+    """Return the flat places, int64 (SAMPLES,), that are kept of a tensor of ``count`` elements."""
+    raw = _generator(name, "samples").random_raw(SAMPLES)
+    return torch.from_numpy((raw % np.uint64(count)).astype(np.int64))
+
+
+def signs(name: str, count: int) -> Tensor:
+    """Return ``count`` seeded signs, float64, one a bit of Philox's stream."""
+    words = _generator(name, "projections").random_raw(-(-count // 64))
+    bits = np.unpackbits(words.astype("<u8").view(np.uint8), count=count, bitorder="little")
+    return torch.from_numpy(bits.astype(np.float64) * 2.0 - 1.0)
+
+
+def samples(name: str, tensor: Tensor) -> Tensor:
+    """Return (SAMPLES,) entries of ``tensor``, in its own dtype."""
+    return tensor.reshape(-1)[sample_indices(name, tensor.numel())]
+
+
+def island_samples(name: str, tensor: Tensor) -> Tensor:
+    """Return the first ISLAND_SAMPLES of the samples, float64: enough to tell islands apart."""
+    return samples(name, tensor)[:ISLAND_SAMPLES].double()
+
+
+def projections(name: str, tensor: Tensor) -> Tensor:
+    """Return (ceil(elements / BLOCK),) float64 signed block sums, over the root of the block's length.
+
+    With that factor independent errors leave a sum as large as each of them is.
+    """
+    flat = tensor.reshape(-1).double() * signs(name, tensor.numel())
+    padded = torch.nn.functional.pad(flat, (0, -flat.numel() % BLOCK))
+    sums: Tensor = padded.view(-1, BLOCK).sum(1) / BLOCK**0.5
+    return sums
+
+
+KINDS = {"samples": samples, "projections": projections}
+
+
+def kinds_for(tensor: Tensor, *, needed_whole: bool) -> tuple[str, ...]:
+    """Return how a tensor is kept: ``whole``, or ``samples`` and ``projections``."""
+    if needed_whole or tensor.numel() <= WHOLE_UP_TO:
+        return ("whole",)
+    return ("samples", "projections") if tensor.is_floating_point() else ("whole",)
+
+
+def kept(kind: str, name: str, tensor: Tensor) -> Tensor:
+    """Return what a record keeps of ``tensor`` under ``kind``."""
+    return tensor if kind == "whole" else KINDS[kind](name, tensor)

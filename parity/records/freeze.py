@@ -1,0 +1,227 @@
+"""Freeze a record: run the legacy engine, in float64 for the truth and in float32 for its noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parity import __version__
+from parity.cases.base import METAS, PREPROCESS, Batch, Case, Stage, base_name
+from parity.compare.decisions import margins
+from parity.compare.tensors import measure
+from parity.engines.host import RemoteSession
+from parity.engines.session import Run
+from parity.errors import ParityError
+from parity.records.digest import island_samples
+from parity.records.draft import Draft, as_choice
+from parity.records.images import encoded_images
+from parity.records.layout import (
+    CASCADE,
+    DECISION_PARTS,
+    ISOLATED,
+    MODES,
+    REPEATABLE,
+    array_key,
+    sliced,
+    stage_inputs,
+    unpromoted,
+)
+from parity.records.store import Entry
+from parity.taps.islands import Promote, place
+
+# Every way in which the legacy engine's float32 run may honestly differ from itself: (threads, oneDNN).
+VARIANTS = ((1, True), (2, True), (1, False), (2, False))
+
+Frozen = tuple[dict[str, Any], dict[str, Entry], dict[str, Tensor]]
+Progress = Callable[[str], None]
+
+
+def freeze(case: Case, record_id: str, batch: Batch, legacy: RemoteSession, *, progress: Progress) -> Frozen:
+    """Return the manifest, the entries and the tensors of one record.
+
+    Raises:
+        ParityError: the legacy engine fails, does not repeat itself in float64, or its truth is not finite.
+    """
+    progress("float64 truth")
+    freezer = _Freezer(case, batch, legacy)
+    progress("float64 again, on one thread")
+    freezer.require_repeatable()
+    for stage in case.stages:
+        progress(f"float64 replay of {stage.name}")
+        freezer.add_isolated(stage)
+        freezer.add_islands(stage)
+    for threads, onednn in VARIANTS:
+        progress(f"float32 noise: {threads} thread{'s' * (threads > 1)}, oneDNN {'on' if onednn else 'off'}")
+        freezer.add_noise(threads, onednn)
+    return freezer.manifest(record_id), freezer.draft.entries, freezer.draft.tensors
+
+
+class _Freezer:
+    """One record's way through the legacy engine; making it runs the truth."""
+
+    def __init__(self, case: Case, batch: Batch, legacy: RemoteSession) -> None:
+        self.case, self.batch, self.legacy = case, batch, legacy
+        self.files = encoded_images(batch, seed=batch.seed)
+        legacy.configure(threads=2, onednn=True)
+        self.shapes = legacy.load(case.id, "fp64")
+        self.weights = legacy.fill(batch.seed)
+        self.pixels = legacy.preprocess(self.files, batch.scale)
+        self.truth = legacy.cascade(self.pixels.tensors)
+        self.everything = {**self.pixels.tensors, **self.truth.tensors}
+        self.forced = {name: decision.chosen for name, decision in self.truth.decisions.items()}
+        self.draft = Draft(case)
+        self._add_files()
+        self._add_outputs()
+        self.decisions = self._add_decisions()
+
+    def _add_files(self) -> None:
+        for index, content in enumerate(self.files):
+            name = f"file[{index}]"
+            tensor = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            self.draft.add(f"{PREPROCESS}/{name}", tensor, name=name, stage=PREPROCESS, role="image")
+
+    def _add_outputs(self) -> None:
+        """Add what every stage gave in the whole run, whole where another stage is to be fed it."""
+        needed = {"image", *METAS}
+        for stage in self.case.stages:
+            needed |= {name for name in stage.inputs() if base_name(name) not in stage.slices}
+        for name, written in {**self.pixels.produced, **self.truth.produced}.items():
+            only_cascade = name != PREPROCESS and self.case.stage(name).slices
+            outputs = {output: self.everything[output] for output in written}
+            self.draft.add_outputs(name, outputs, whole=needed, modes=(CASCADE,) if only_cascade else MODES)
+
+    def _add_decisions(self) -> dict[str, Any]:
+        described = {}
+        for name, decision in self.truth.decisions.items():
+            choice = as_choice(decision)
+            stage = name.split(".")[0]
+            for part in DECISION_PARTS:
+                tensor = getattr(choice, part)
+                if tensor is not None:
+                    self.draft.add(
+                        f"{name}/{part}", tensor, name=f"{name}.{part}", stage=stage, role="decision", modes=MODES
+                    )
+            margin = margins(choice)
+            described[name] = {
+                "kind": decision.kind,
+                "stage": stage,
+                "settings": decision.settings,
+                "size": choice.size,
+                "smallest_score_margin": _finite_or_none(margin.score),
+                "smallest_iou_margin": _finite_or_none(margin.iou),
+            }
+        return described
+
+    def require_repeatable(self) -> None:
+        """Run the truth again on one thread: what cannot repeat itself in float64 is no truth."""
+        self.legacy.configure(threads=1, onednn=True)
+        again = self.legacy.cascade(self.pixels.tensors, forced=self.forced)
+        self.legacy.configure(threads=2, onednn=True)
+        for name, tensor in self.truth.tensors.items():
+            if not measure(again.tensors[name], tensor).rel_rms <= REPEATABLE:
+                raise ParityError(
+                    f"the legacy engine does not repeat itself in float64: {name} differs between 1 and 2 threads"
+                )
+
+    def add_isolated(self, stage: Stage) -> None:
+        """Replay one stage on the frozen inputs: proof that its boundary is whole, and the truth of a sliced one."""
+        run = self._replay(stage)
+        outputs = {name: run.tensors[name] for name in run.produced[stage.name]}
+        if not stage.slices:
+            _require_same_replay(stage, outputs, self.truth)
+            return
+        self.draft.add_outputs(stage.name, outputs, whole=(), modes=(ISOLATED,))
+        for name in stage.inputs():
+            if base_name(name) in stage.slices:
+                whole = self.everything[name]
+                self.draft.add(
+                    array_key(stage.name, name, "whole"),
+                    sliced(stage, name, whole),
+                    name=name,
+                    stage=stage.name,
+                    role="input",
+                    modes=(ISOLATED,),
+                    of=whole,
+                )
+
+    def add_islands(self, stage: Stage) -> None:
+        """Replay a stage with its float32 islands left in, then with each of them lifted alone.
+
+        Of each replay a few samples are kept: where the new engine has other islands, they tell which
+        one is the cause of the difference.
+        """
+        places = sorted({place(site) for at, site, _ in self.truth.islands if at == stage.name})
+        promotions: list[tuple[str, Promote]] = [("", False), *((where, [where]) for where in places)]
+        for where, promote in promotions if places else ():
+            run = self._replay(stage, promote=promote)
+            for name in run.produced[stage.name]:
+                if run.tensors[name].is_floating_point():
+                    self.draft.add(
+                        f"{stage.name}/{name}#{unpromoted(where)}",
+                        island_samples(name, run.tensors[name]),
+                        name=name,
+                        stage=stage.name,
+                        role=unpromoted(where),
+                        kind="samples",
+                        of=run.tensors[name],
+                    )
+
+    def add_noise(self, threads: int, onednn: bool) -> None:
+        """Run in float32 on these settings, each stage by itself and all in one, and note the error of each array."""
+        self.legacy.configure(threads=threads, onednn=onednn)
+        self.legacy.load(self.case.id, "fp32")
+        self.legacy.fill(self.batch.seed)
+        pixels = self.legacy.preprocess(self.files, self.batch.scale)
+        for mode in MODES:
+            self.draft.note_noise(PREPROCESS, mode, pixels)
+        cascade = self.legacy.cascade(pixels.tensors, forced=self.forced)
+        for stage in self.case.stages:
+            self.draft.note_noise(stage.name, CASCADE, cascade)
+            self.draft.note_noise(stage.name, ISOLATED, self._replay(stage))
+
+    def _replay(self, stage: Stage, *, promote: Promote = True) -> Run:
+        inputs = stage_inputs(stage, self.everything)
+        return self.legacy.replay(stage.name, inputs, forced=self.forced, promote=promote)
+
+    def manifest(self, record_id: str) -> dict[str, Any]:
+        """Return all of the manifest but the tensors' entries."""
+        batch = self.batch
+        return {
+            "case": self.case.id,
+            "record": record_id,
+            "engines": {"legacy": self.legacy.fingerprint(), "new": freezing_environment()},
+            "batch": {"seed": batch.seed, "sizes": batch.sizes, "files": batch.files, "scale": batch.scale},
+            "weights": {"seed": batch.seed, "sha256": self.weights, "shapes": self.shapes},
+            "decisions": self.decisions,
+            "islands": self.truth.islands,
+            "noise_runs": [{"threads": threads, "onednn": onednn} for threads, onednn in VARIANTS],
+        }
+
+
+def _require_same_replay(stage: Stage, outputs: dict[str, Tensor], truth: Run) -> None:
+    for name, tensor in outputs.items():
+        if not measure(tensor, truth.tensors[name]).rel_rms <= REPEATABLE:
+            raise ParityError(
+                f"stage {stage.name}: replayed on its own inputs {name} comes out different;"
+                " the case's declaration misses an input"
+            )
+
+
+def freezing_environment() -> dict[str, str]:
+    """Return the versions of the new engine's packages where the record was written."""
+    found = {"parity": __version__}
+    for package in ("torch", "numpy", "mmcv", "mmengine", "mmdet", "opencv-python-headless"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def _finite_or_none(number: float) -> float | None:
+    return number if math.isfinite(number) else None

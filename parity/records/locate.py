@@ -1,0 +1,22 @@
+"""Where records lie. Knows folders only and imports nothing heavy: pytest's collection asks here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+def default_fixtures() -> Path:
+    """Return the ``fixtures`` folder beside this package, or the one where the command was called."""
+    beside = Path(__file__).resolve().parents[2] / "fixtures"
+    return beside if beside.is_dir() else Path("fixtures")
+
+
+def find_records(fixtures: Path, *, case: str = "*") -> list[Path]:
+    """Return the folders of all records below ``fixtures``, or of one case, sorted.
+
+    A folder whose name begins with a dot is a record that was never finished.
+    """
+    found = (path.parent for path in fixtures.glob(f"{case}/*/{MANIFEST}"))
+    return sorted(folder for folder in found if not folder.name.startswith("."))

@@ -1,0 +1,197 @@
+"""The frozen store: one folder a record, ``manifest.json`` beside one safetensors file a stage.
+
+A record is written to a temporary folder next to its place and renamed when it is complete. Reading
+believes nothing: schema, paths, shapes, dtypes and the SHA-256 of every tensor are checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from parity.compare.budgets import Noise
+from parity.errors import ParityError
+from parity.records.locate import MANIFEST
+
+SCHEMA = 1
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float64, torch.float32, torch.int64, torch.int32, torch.bool, torch.uint8)
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the manifest says of one stored tensor.
+
+    Attributes:
+        name: the tensor's name in the case, without what says how it is kept.
+        stage: the stage that made it (or, for a sliced input, the one that is fed it).
+        role: ``output``, ``input`` (sliced, for the isolated replay), ``decision``, ``image``, or
+            ``unpromoted…`` (samples of a replay with float32 islands left in).
+        kind: ``whole``, ``samples`` or ``projections``.
+        modes: which comparisons it is the truth of.
+        of_shape: the shape of the tensor that ``samples`` and ``projections`` are taken from.
+        noise: mode -> the legacy engine's own float32 error.
+    """
+
+    name: str
+    stage: str
+    role: str
+    kind: str
+    modes: tuple[str, ...]
+    file: str
+    shape: tuple[int, ...]
+    of_shape: tuple[int, ...]
+    dtype: str
+    meaning: str
+    unit: str
+    sha256: str
+    max: float
+    rms: float
+    noise: Mapping[str, Noise] = field(default_factory=dict)
+
+
+def sha256(tensor: Tensor) -> str:
+    """Return the SHA-256 of a tensor's bytes."""
+    return (
+        hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+        if (tensor.numel())
+        else hashlib.sha256(b"").hexdigest()
+    )
+
+
+def write_record(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    entries: Mapping[str, Entry],
+    tensors: Mapping[str, Tensor],
+    *,
+    force: bool,
+) -> None:
+    """Write a whole record, or nothing.
+
+    Raises:
+        ParityError: the record exists and ``force`` is false, or the disk does not take it.
+    """
+    if folder.exists() and not force:
+        raise ParityError(f"record {folder} exists; --force replaces it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for file in sorted({entry.file for entry in entries.values()}):
+            content = {key: tensors[key].contiguous() for key, entry in entries.items() if entry.file == file}
+            save_file(content, part / file)
+        described = {**manifest, "schema": SCHEMA, "tensors": {key: _plain(entry) for key, entry in entries.items()}}
+        (part / MANIFEST).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
+        part.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise ParityError(f"record {folder} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    plain = asdict(entry)
+    plain["noise"] = {mode: asdict(noise) for mode, noise in entry.noise.items()}
+    return plain
+
+
+class Record:
+    """One frozen record, read lazily and checked at every step.
+
+    Attributes:
+        manifest: everything but the tensors' own entries.
+        entries: key -> entry; a key is ``stage/name`` plus ``#kind`` for digests.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / MANIFEST
+        try:
+            manifest = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise ParityError(f"{path} is missing: `parity freeze` makes a record") from None
+        except (OSError, ValueError) as error:
+            raise ParityError(f"{path} is not readable as a manifest: {error}") from None
+        if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+            found = manifest.get("schema") if isinstance(manifest, dict) else None
+            raise ParityError(f"{path} has schema {found!r}, this version reads {SCHEMA}: freeze the record again")
+        try:
+            self.entries = {key: _entry(entry) for key, entry in manifest.pop("tensors").items()}
+            self.case, self.id = str(manifest["case"]), str(manifest["record"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ParityError(
+                f"{path} is damaged: {type(error).__name__} at {error}; restore or freeze it again"
+            ) from None
+        self.manifest = manifest
+        for entry in self.entries.values():
+            self._path(entry)
+
+    def _path(self, entry: Entry) -> Path:
+        path = (self.folder / entry.file).resolve()
+        if Path(entry.file).name != entry.file or path.parent != self.folder.resolve():
+            raise ParityError(f"{self.folder / MANIFEST} names the file {entry.file!r} outside of its folder: refused")
+        return path
+
+    def tensor(self, key: str) -> Tensor:
+        """Return one stored tensor, after checking it against the manifest.
+
+        Raises:
+            ParityError: the file is missing, cut short, altered, or holds what is not finite.
+        """
+        entry = self.entries[key]
+        path = self._path(entry)
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(key)
+        except FileNotFoundError:
+            raise ParityError(f"{path} is missing: restore it or freeze the record again") from None
+        except (OSError, SafetensorError) as error:
+            raise ParityError(f"{path} is damaged ({error}): restore it or freeze the record again") from None
+        if tuple(tensor.shape) != entry.shape or tensor.dtype is not _DTYPES.get(entry.dtype):
+            raise ParityError(f"{path}: {key} is {tuple(tensor.shape)} {tensor.dtype}, not what the manifest says")
+        if sha256(tensor) != entry.sha256:
+            raise ParityError(f"{path}: {key} does not have the SHA-256 of the manifest: restore the file")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ParityError(f"{path}: {key} holds a NaN or an infinity: a record of that proves nothing")
+        return tensor
+
+    def keys(self, *, stage: str, role: str, mode: str | None = None) -> list[str]:
+        """Return the keys of one stage and role, in the order in which they came."""
+        return [
+            key
+            for key, entry in self.entries.items()
+            if entry.stage == stage and entry.role == role and (mode is None or mode in entry.modes)
+        ]
+
+
+def _entry(raw: Mapping[str, Any]) -> Entry:
+    noise = {mode: Noise(float(value["max"]), float(value["rms"])) for mode, value in raw["noise"].items()}
+    numbers = [float(raw["max"]), float(raw["rms"]), *(n.max for n in noise.values()), *(n.rms for n in noise.values())]
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"a figure of {raw['name']!r} that is not finite")
+    return Entry(
+        **{
+            **raw,
+            "shape": tuple(raw["shape"]),
+            "of_shape": tuple(raw["of_shape"]),
+            "modes": tuple(raw["modes"]),
+            "noise": noise,
+        }
+    )

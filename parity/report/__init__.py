@@ -1,0 +1,1 @@
+"""Results, messages and pages."""

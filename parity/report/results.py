@@ -1,0 +1,184 @@
+"""What a check found, as plain data: the one thing that the command line, pytest and the report share."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from parity.compare.verdicts import Verdict, worst
+from parity.errors import ParityError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class TensorResult:
+    """One compared array; errors are absolute, in the tensor's unit.
+
+    Attributes:
+        budget: the multiple of the noise floor that is allowed; ``floor_*`` is that floor.
+        minimum_budget: the smallest multiple that would have passed.
+        over: elements beyond the allowance.
+        actual, expected: the two values at ``worst_index``, where the tensor diverged.
+    """
+
+    name: str
+    verdict: Verdict
+    shape: tuple[int, ...] = ()
+    max_abs: float = 0.0
+    rms: float = 0.0
+    rel_rms: float = 0.0
+    budget: float = 0.0
+    minimum_budget: float = 0.0
+    worst_index: tuple[int, ...] = ()
+    count: int = 0
+    over: int = 0
+    floor_max: float = 0.0
+    floor_rms: float = 0.0
+    expected_rms: float = 0.0
+    unit: str = ""
+    kind: str = "whole"
+    actual: float | None = None
+    expected: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class DecisionResult:
+    """One judged choice; margins and noise are differences of scores.
+
+    Attributes:
+        count: how many indices the truth chose.
+        smallest_margin: how close the truth's own choice was (scores).
+        smallest_iou_margin: the same for the IoU threshold of an NMS.
+        noise: by how much noise may move a score difference here.
+        needed: the tolerance that would have certified every flip.
+        note: a cliff, or why the frozen choice could not be forced.
+    """
+
+    kind: str
+    name: str
+    verdict: Verdict
+    count: int = 0
+    flips: int = 0
+    certified: int = 0
+    uncertified: int = 0
+    smallest_margin: float | None = None
+    smallest_iou_margin: float | None = None
+    noise: float = 0.0
+    needed: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage of one record in one mode, dtype and device."""
+
+    case: str
+    record: str
+    stage: str
+    mode: str
+    dtype: str
+    device: str
+    seconds: float
+    tensors: tuple[TensorResult, ...]
+    decisions: tuple[DecisionResult, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of its tensors and decisions; ``missing`` where no tensor was compared."""
+        if not self.tensors:
+            return Verdict.MISSING
+        return worst([*(t.verdict for t in self.tensors), *(d.verdict for d in self.decisions)])
+
+    @property
+    def id(self) -> str:
+        """The pytest id: ``case-record-stage-mode-dtype-device``."""
+        return "-".join((self.case, self.record, self.stage, self.mode, self.dtype, self.device))
+
+    def worst_tensors(self, count: int = 5) -> list[TensorResult]:
+        """Return the tensors that needed the largest budget, worst first."""
+        return sorted(self.tensors, key=lambda t: (t.verdict.passes, -t.minimum_budget))[:count]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All results of one run, with both engines' environments."""
+
+    environment: Mapping[str, Any]
+    results: Sequence[StageResult] = field(default_factory=tuple)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all stages; ``missing`` where nothing was compared."""
+        return worst(result.verdict for result in self.results)
+
+
+def to_json(report: Report) -> str:
+    """Return the report as JSON; an infinite figure is written as the string ``"inf"``."""
+    results = []
+    for result in report.results:
+        plain = asdict(result)
+        results.append({**plain, "verdict": result.verdict})
+    whole = {"schema": SCHEMA, "environment": dict(report.environment), "results": results}
+    return json.dumps(_writable(whole), indent=1, allow_nan=False) + "\n"
+
+
+def _writable(value: Any) -> Any:
+    """Return the value with floats that JSON lacks as strings."""
+    if isinstance(value, dict):
+        return {key: _writable(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_writable(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def stage_from_json(plain: Mapping[str, Any]) -> StageResult:
+    """Return one stage's result from its JSON object."""
+    known = {key: value for key, value in plain.items() if key != "verdict"}
+    tensors = tuple(TensorResult(**_read(tensor)) for tensor in known.pop("tensors"))
+    decisions = tuple(DecisionResult(**_read(decision)) for decision in known.pop("decisions"))
+    notes = tuple(known.pop("notes", ()))
+    return StageResult(**known, tensors=tensors, decisions=decisions, notes=notes)
+
+
+def stage_to_json(result: StageResult) -> dict[str, Any]:
+    """Return one stage's result as a JSON object."""
+    plain: dict[str, Any] = _writable({**asdict(result), "verdict": result.verdict})
+    return plain
+
+
+def _read(plain: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        key: float(value) if value in ("inf", "-inf", "nan") and key not in ("name", "note", "unit") else value
+        for key, value in plain.items()
+    }
+    values["verdict"] = Verdict(values["verdict"])
+    for key in ("shape", "worst_index"):
+        if key in values:
+            values[key] = tuple(values[key])
+    return values
+
+
+def read_report(path: Path) -> Report:
+    """Return the report written in ``path``.
+
+    Raises:
+        ParityError: it is missing, cut short, or of another schema.
+    """
+    try:
+        plain = json.loads(path.read_text())
+        schema = plain["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ParityError(f"{path} is no results file ({error}): `parity check --json FILE` writes one") from None
+    if schema != SCHEMA:
+        raise ParityError(f"{path} has schema {schema!r}, this version reads {SCHEMA}: run `parity check` again")
+    try:
+        return Report(plain["environment"], tuple(stage_from_json(result) for result in plain["results"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ParityError(f"{path} is damaged ({type(error).__name__}: {error}): run `parity check` again") from None
