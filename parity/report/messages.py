@@ -1,0 +1,85 @@
+"""The one builder of messages about a stage, for the terminal and for pytest alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from parity.compare.verdicts import Verdict
+from parity.report.results import DecisionResult, StageResult, TensorResult
+
+SHOWN = 10
+
+
+def stage_line(result: StageResult) -> str:
+    """Return one line: where, what, and how much of its budget the worst tensor needed."""
+    flips = sum(decision.flips for decision in result.decisions)
+    certified = sum(decision.certified for decision in result.decisions)
+    worst = max(result.tensors, key=lambda t: t.minimum_budget, default=None)
+    used = "exact"
+    if worst is not None and worst.minimum_budget:
+        used = f"{worst.minimum_budget:.3g} of {worst.budget:.3g} ({worst.name})"
+    ties = f", {flips} flips, {certified} certified" if flips else ""
+    return f"{result.verdict.value:13} {result.stage:16} {result.mode:8} {result.dtype}  budget used {used}{ties}"
+
+
+def failure_message(results: Sequence[StageResult], *, rerun: str) -> str:
+    """Return the whole message for stages that do not pass: the first diverging one on top, then the others.
+
+    Args:
+        results: in the order of the detector.
+        rerun: the command that runs just the first one again.
+    """
+    failed = [result for result in results if not result.verdict.passes]
+    if not results:
+        return "nothing was compared: that is a failure"
+    if not failed:
+        return ""
+    lines = [*_describe(failed[0])]
+    if len(failed) > 1:
+        lines.append(f"first of {len(failed)} diverging stages: {', '.join(result.stage for result in failed)}")
+    return "\n".join([*lines, f"to reproduce: {rerun}"])
+
+
+def _describe(result: StageResult) -> list[str]:
+    where = f"{result.case}, record {result.record}, {result.mode}, {result.dtype}, {result.device}"
+    lines = [f"stage {result.stage!r} is not the same: {result.verdict.value} ({where})"]
+    if not result.tensors:
+        lines.append("  no tensor was compared")
+    bad = [tensor for tensor in result.worst_tensors(len(result.tensors)) if not tensor.verdict.passes]
+    lines += [line for tensor in bad[:SHOWN] for line in _describe_tensor(tensor)]
+    if len(bad) > SHOWN:
+        lines.append(f"  … and {len(bad) - SHOWN} more tensors")
+    for decision in result.decisions:
+        if not decision.verdict.passes:
+            lines += _describe_decision(decision)
+    return lines + [f"  note: {note}" for note in result.notes]
+
+
+def _describe_tensor(tensor: TensorResult) -> list[str]:
+    shape = "x".join(map(str, tensor.shape)) or "scalar"
+    head = f"  {tensor.name} ({shape}{', ' + tensor.unit if tensor.unit else ''}): {tensor.verdict.value}"
+    if tensor.verdict in (Verdict.SHAPE, Verdict.DTYPE, Verdict.MISSING, Verdict.EXTRA):
+        return [f"{head}; {tensor.note}" if tensor.note else head]
+    share = 100.0 * tensor.over / tensor.count if tensor.count else 0.0
+    allowed = tensor.budget * tensor.floor_max
+    return [
+        f"{head}, {tensor.over} / {tensor.count} elements over budget ({share:.3g}%)",
+        f"    greatest error {tensor.max_abs:.3g} at {tensor.worst_index}, allowed {allowed:.3g}"
+        f" (actual {_value(tensor.actual)}, expected {_value(tensor.expected)})",
+        f"    RMS error {tensor.rms:.3g}, {tensor.rel_rms:.2g} of the truth's RMS;"
+        f" budget {tensor.budget:.3g} x noise floor, would pass with {tensor.minimum_budget:.3g}",
+    ]
+
+
+def _value(number: float | None) -> str:
+    return "none" if number is None else f"{number:.9g}"
+
+
+def _describe_decision(decision: DecisionResult) -> list[str]:
+    head = f"  decision {decision.name} ({decision.kind}, {decision.count} chosen): {decision.verdict.value}"
+    if decision.verdict in (Verdict.MISSING, Verdict.EXTRA, Verdict.SHAPE):
+        return [f"{head}; {decision.note}" if decision.note else head]
+    return [
+        f"{head}, {decision.flips} flips, {decision.uncertified} of them beyond noise",
+        f"    needs a score tolerance of {decision.needed:.3g}, noise is {decision.noise:.3g}",
+    ]
