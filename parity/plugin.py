@@ -36,7 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--mode", choices=MODES, help="only this mode")
     group.addoption("--dtype", choices=DTYPES, help="only this dtype")
     group.addoption("--device", default="cpu", metavar="cpu|cuda", help="where the new engine runs")
-    group.addoption("--fixtures", type=Path, metavar="DIR", help="where the records are")
+    # pytest itself has a --fixtures; this one is `parity check --fixtures`.
+    group.addoption("--fixtures-dir", type=Path, metavar="DIR", help="where the records are")
     group.addoption("--legacy-root", default=os.environ.get("PARITY_LEGACY_ROOT"), metavar="DIR")
     group.addoption("--legacy-python", default=os.environ.get("PARITY_LEGACY_PYTHON"), metavar="PY")
     group.addoption("--report-dir", type=Path, metavar="DIR", help="write results.json and index.html there")
@@ -80,7 +81,7 @@ def _parameters(config: pytest.Config) -> Iterator[Any]:
 
 
 def _chosen_records(config: pytest.Config) -> Iterator[tuple[Case, Path]]:
-    fixtures = config.getoption("fixtures") or default_fixtures()
+    fixtures = config.getoption("fixtures_dir") or default_fixtures()
     wanted = config.getoption("case")
     cases = [find_case(wanted)] if wanted else list(all_cases().values())
     found = [(case, folder) for case in cases for folder in find_records(fixtures, case=case.id)]
@@ -145,12 +146,14 @@ def parity_runner(request: pytest.FixtureRequest) -> Runner:
 @pytest.fixture
 def stage_result(stage_check: tuple[str, Path, str, str, str], parity_runner: Runner, request: Any) -> Any:
     """Run one stage check and leave its result where the report finds it."""
-    from parity.report.results import stage_to_json
+    from parity.report.results import StageResult, stage_to_json
 
+    case, folder, stage, mode, dtype = stage_check
     try:
         result = parity_runner.run(*stage_check)
     except ParityError as error:
-        pytest.fail(f"{error}\n{error.detail}".strip(), pytrace=False)
+        # It has to reach the report as well: a page must not be green because a check crashed.
+        result = StageResult(case, folder.name, stage, mode, dtype, parity_runner.device, 0.0, (), error=str(error))
     request.node.stash[result_key] = {
         _RESULT: stage_to_json(result),
         _ENVIRONMENT: parity_runner.environment,

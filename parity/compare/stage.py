@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,10 +11,10 @@ from torch import Tensor
 from parity.cases.base import Case
 from parity.compare.budgets import allowance
 from parity.compare.decisions import Choice, Tolerance, judge
-from parity.compare.tensors import measure, relative
+from parity.compare.tensors import measure, relative, unravel
 from parity.compare.verdicts import Verdict
 from parity.engines.session import DTYPES, Run
-from parity.records.digest import island_samples
+from parity.records.digest import island_samples, sample_indices
 from parity.records.layout import recorded_part, unpromoted
 from parity.records.store import Entry, Record
 from parity.report.results import DecisionResult, TensorResult
@@ -107,7 +108,7 @@ def _judge_values(
         rel_rms=relative(found.rms, entry.rms),
         budget=allowed.multiple if _is_float(entry) else 0.0,
         minimum_budget=needed,
-        worst_index=found.worst_index,
+        worst_index=_index_in_tensor(found.worst_index, entry),
         count=found.count,
         over=found.over,
         floor_max=allowed.floor.max,
@@ -116,6 +117,14 @@ def _judge_values(
         actual=float(actual[found.worst_index]) if show else None,
         expected=float(expected[found.worst_index]) if show else None,
     )
+
+
+def _index_in_tensor(index: tuple[int, ...], entry: Entry) -> tuple[int, ...]:
+    """Return a sample's place in the tensor that it was taken from."""
+    if entry.kind != "samples" or not index:
+        return index
+    flat = int(sample_indices(entry.name, math.prod(entry.of_shape))[index[0]])
+    return unravel(flat, entry.of_shape)
 
 
 def _explain_absence(blank: TensorResult, expected: Tensor, entry: Entry, case: Case) -> TensorResult:

@@ -128,12 +128,17 @@ class _Sums:
             expected_max=self.expected_max,
             expected_rms=math.sqrt(self.expected_squares / self.count) if self.count else 0.0,
             over=self.over,
-            worst_index=_unravel(self.worst, shape) if self.count else (),
+            worst_index=unravel(self.worst, tuple(shape)) if self.count else (),
             finite=self.finite,
         )
 
 
-def _unravel(flat: int, shape: torch.Size) -> tuple[int, ...]:
+def unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the index of the ``flat``-th element of a tensor.
+
+    >>> unravel(5, (2, 3))
+    (1, 2)
+    """
     index: list[int] = []
     for size in reversed(shape):
         index.append(flat % size)

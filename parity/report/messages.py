@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from parity.compare.verdicts import Verdict
+from parity.report.figures import index
 from parity.report.results import DecisionResult, StageResult, TensorResult
 
 SHOWN = 10
@@ -14,8 +15,8 @@ def stage_line(result: StageResult) -> str:
     """Return one line: where, what, and how much of its budget the worst tensor needed."""
     flips = sum(decision.flips for decision in result.decisions)
     certified = sum(decision.certified for decision in result.decisions)
-    worst = max(result.tensors, key=lambda t: t.minimum_budget, default=None)
-    used = "exact"
+    worst = next(iter(result.worst_tensors()), None)
+    used = "exact" if worst else "nothing compared"
     if worst is not None and worst.minimum_budget:
         used = f"{worst.minimum_budget:.3g} of {worst.budget:.3g} ({worst.name})"
     ties = f", {flips} flips, {certified} certified" if flips else ""
@@ -44,8 +45,8 @@ def _describe(result: StageResult) -> list[str]:
     where = f"{result.case}, record {result.record}, {result.mode}, {result.dtype}, {result.device}"
     lines = [f"stage {result.stage!r} is not the same: {result.verdict.value} ({where})"]
     if not result.tensors:
-        lines.append("  no tensor was compared")
-    bad = [tensor for tensor in result.worst_tensors(len(result.tensors)) if not tensor.verdict.passes]
+        lines.append(f"  {result.error or 'no tensor was compared'}")
+    bad = [tensor for tensor in result.worst_tensors() if not tensor.verdict.passes]
     lines += [line for tensor in bad[:SHOWN] for line in _describe_tensor(tensor)]
     if len(bad) > SHOWN:
         lines.append(f"  … and {len(bad) - SHOWN} more tensors")
@@ -64,7 +65,7 @@ def _describe_tensor(tensor: TensorResult) -> list[str]:
     allowed = tensor.budget * tensor.floor_max
     return [
         f"{head}, {tensor.over} / {tensor.count} elements over budget ({share:.3g}%)",
-        f"    greatest error {tensor.max_abs:.3g} at {tensor.worst_index}, allowed {allowed:.3g}"
+        f"    greatest error {tensor.max_abs:.3g} at {index(tensor)}, allowed {allowed:.3g}"
         f" (actual {_value(tensor.actual)}, expected {_value(tensor.expected)})",
         f"    RMS error {tensor.rms:.3g}, {tensor.rel_rms:.2g} of the truth's RMS;"
         f" budget {tensor.budget:.3g} x noise floor, would pass with {tensor.minimum_budget:.3g}",

@@ -13,6 +13,7 @@ from parity.compare.verdicts import Verdict, worst
 from parity.errors import ParityError
 
 SCHEMA = 1
+WITHOUT_FIGURES = (Verdict.SHAPE, Verdict.DTYPE, Verdict.EXTRA, Verdict.MISSING)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,20 @@ class TensorResult:
     expected: float | None = None
     note: str = ""
 
+    @property
+    def used(self) -> float:
+        """How much of its budget it used, 1 being all of it; infinite where a failure has no such figure."""
+        if self.verdict in (*WITHOUT_FIGURES, Verdict.NONFINITE) or math.isnan(self.minimum_budget):
+            return math.inf
+        if self.minimum_budget == 0.0:
+            return 0.0
+        return self.minimum_budget / self.budget if self.budget else math.inf
+
+    @property
+    def severity(self) -> tuple[bool, float, int, bool]:
+        """The sorting key of what to look at: failures, then budget used, then the graver verdict."""
+        return not self.verdict.passes, self.used, list(Verdict).index(self.verdict), self.budget > 0.0
+
 
 @dataclass(frozen=True)
 class DecisionResult:
@@ -76,7 +91,10 @@ class DecisionResult:
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage of one record in one mode, dtype and device."""
+    """One stage of one record in one mode, dtype and device.
+
+    ``error`` says why it could not be run at all; there are no tensors then, and it does not pass.
+    """
 
     case: str
     record: str
@@ -88,11 +106,12 @@ class StageResult:
     tensors: tuple[TensorResult, ...]
     decisions: tuple[DecisionResult, ...] = ()
     notes: tuple[str, ...] = ()
+    error: str = ""
 
     @property
     def verdict(self) -> Verdict:
         """The worst of its tensors and decisions; ``missing`` where no tensor was compared."""
-        if not self.tensors:
+        if self.error or not self.tensors:
             return Verdict.MISSING
         return worst([*(t.verdict for t in self.tensors), *(d.verdict for d in self.decisions)])
 
@@ -101,9 +120,9 @@ class StageResult:
         """The pytest id: ``case-record-stage-mode-dtype-device``."""
         return "-".join((self.case, self.record, self.stage, self.mode, self.dtype, self.device))
 
-    def worst_tensors(self, count: int = 5) -> list[TensorResult]:
-        """Return the tensors that needed the largest budget, worst first."""
-        return sorted(self.tensors, key=lambda t: (t.verdict.passes, -t.minimum_budget))[:count]
+    def worst_tensors(self) -> list[TensorResult]:
+        """Return the tensors in the order to look at them, worst first."""
+        return sorted(self.tensors, key=lambda tensor: tensor.severity, reverse=True)
 
 
 @dataclass(frozen=True)

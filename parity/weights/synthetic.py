@@ -43,8 +43,8 @@ def values(name: str, shape: Tuple[int, ...], *, seed: int, rules: Sequence[Fill
     if rule.per_fan_in:  # uniform in [-a, a) has variance a²/3
         spread *= math.sqrt(3.0 / max(1, math.prod(shape[1:])))
     count = math.prod(shape)
-    centres = np.resize(np.asarray(rule.centre, dtype=np.float64), count)
-    numbers = centres + spread * uniform(seed, name, count)
+    centre = rule.centre if isinstance(rule.centre, float) else np.resize(rule.centre, count)
+    numbers = centre + spread * uniform(seed, name, count)
     return numbers.astype(np.float32).reshape(shape)
 
 
