@@ -10,6 +10,7 @@ from functools import partial
 from torch import Tensor
 
 from parity.cases.base import METAS, PREPROCESS, Case, base_name
+from parity.cases.patterns import expand
 from parity.compare.stage import StoredTensors, compare_decisions, compare_tensors, unpromoted_difference
 from parity.engines.session import Run, Session
 from parity.errors import ParityError
@@ -83,6 +84,7 @@ class Checker:
             if self._weights.key != key:
                 self._weights = _Weights(key, self._legacy_state(record))
             assert self._weights.state is not None
+            _require_same_constants(session, record)
             session.load_state(convert(self._weights.state, target_names=target_shapes))
             self._loaded[dtype] = key
         return session
@@ -90,7 +92,8 @@ class Checker:
     def _legacy_state(self, record: Record) -> dict[str, Tensor]:
         weights = record.manifest["weights"]
         shapes = {name: tuple(shape) for name, shape in weights["shapes"].items()}
-        state = synthetic.state_dict(shapes, seed=int(weights["seed"]), rules=self.case.weights)
+        rules = synthetic.rules_of(self.case, weights.get("fills", ()))
+        state = synthetic.state_dict(shapes, seed=int(weights["seed"]), rules=rules)
         if synthetic.fingerprint(state) != weights["sha256"]:
             raise ParityError(
                 f"{record.folder}: the weights come out different from those it was frozen with;"
@@ -110,7 +113,9 @@ class Checker:
         if stage_name == PREPROCESS:
             return _preprocess(session, stored)
         stage = self.case.stage(stage_name)
-        inputs = {name: self._input(stored, stage_name, name) for name in (*stage.inputs(), *METAS)}
+        known = [entry.name for entry in record.entries.values()]
+        names = dict.fromkeys(name for wanted in (*stage.inputs(), *METAS) for name in expand(wanted, known))
+        inputs = {name: self._input(stored, stage_name, name) for name in names}
         absent = [
             d.tensor
             for d in self.case.deviations
@@ -196,6 +201,14 @@ class Checker:
             f"a float32 island that only one engine has: {'; '.join(causes) or 'several together'}."
             f" It is lifted to float64 on both sides here; left in, the engines differ (relative RMS) in {effects}",
         )
+
+
+def _require_same_constants(session: Session, record: Record) -> None:
+    """Raise ``ParityError`` where a buffer that constructors make differs between the engines."""
+    expected, actual = record.manifest["weights"].get("constants", {}), session.constants()
+    differing = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+    if differing:
+        raise ParityError(f"{record.folder}: constant buffers differ between the engines: {', '.join(differing[:5])}")
 
 
 def _preprocess(session: Session, stored: StoredTensors) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -76,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options = build_parser().parse_args(words)
+        if not options.debug:  # the engines are old code under a new torch: their warnings are no news
+            warnings.simplefilter("ignore")
         return int(options.run(options))
     except ParityError as error:
         print(f"parity: {error}", file=sys.stderr)

@@ -20,13 +20,21 @@ class Call:
     Attributes:
         path: where the method is, from the model: ``bbox_head.predict_by_feat``. A path that ends
             at a module means its ``forward``.
+            One that has a colon is a function of a module: ``package.module:function``.
         reads: argument name -> pattern.
-        writes: the pattern of its result.
+        writes: the pattern of its result; a name that begins with ``_`` is for later calls of the stage
+            only, and is not compared.
+        when: arguments that have to equal the ``Constant`` declared for them: two stages may share a path.
+        of_arguments: ``writes`` is the pattern of its arguments instead, as a dictionary by name.
+        each_image: it is called once for each image, in order.
     """
 
     path: str
     reads: Mapping[str, Pattern]
     writes: Pattern
+    when: Tuple[str, ...] = ()
+    of_arguments: bool = False
+    each_image: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,9 @@ class Stage:
         calls: the calls it consists of, in order; what a later call reads may come from an earlier one.
         reads_state, writes_state: values the detector carries from stage to stage outside of arguments.
         slices: input name -> how much of it the isolated replay is given.
+        begins_after: the stage at whose end this one begins, where no call of its own marks that; what is
+            decided from there on is its.
+        replayable: whether its calls can be made by themselves; if not, its noise is that of the whole run.
     """
 
     name: str
@@ -53,9 +64,11 @@ class Stage:
     reads_state: Tuple[str, ...] = ()
     writes_state: Tuple[str, ...] = ()
     slices: Mapping[str, Slice] = field(default_factory=dict)
+    begins_after: str = ""
+    replayable: bool = True
 
     def inputs(self) -> Tuple[str, ...]:
-        """Return the names that the stage needs from stages before it."""
+        """Return the names that the stage needs from stages before it; ``name[*]`` for one an image."""
         own: Dict[str, None] = {}
         needed: Dict[str, None] = dict.fromkeys(self.reads_state)
         for call in self.calls:
@@ -97,12 +110,14 @@ class Batch:
         sizes: (height, width) in pixels of every drawn image; they are not resized.
         files: names of photographs (see ``records.images``), resized into ``scale``.
         scale: (long side, short side) in pixels that ``files`` are resized into, ratio kept.
+        fills: rules for the weights that go before those of the case: a crowd of good candidates, say.
     """
 
     seed: int
     sizes: Tuple[Tuple[int, int], ...] = ()
     files: Tuple[str, ...] = ()
     scale: Tuple[int, int] = (0, 0)
+    fills: Tuple[Fill, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,7 @@ class Case:
         reported_ap: COCO val2017 box AP that the originals report.
         tensors: name without index -> meaning.
         cliffs: decision name prefix -> why a change of it below noise moves outputs by O(1).
+        legacy_stages: the stages as the legacy engine has them, where its calls are not those of the new one.
     """
 
     id: str
@@ -141,14 +157,20 @@ class Case:
     records: Mapping[str, Batch]
     deviations: Tuple[Deviation, ...] = ()
     cliffs: Mapping[str, str] = field(default_factory=dict)
+    legacy_stages: Tuple[Stage, ...] = ()
 
     def meaning(self, name: str) -> Meaning:
         """Return what a tensor is, looked up without its index and without a feature map's stride."""
         base = base_name(name)
         return self.tensors.get(base) or self.tensors.get(base.rstrip("0123456789")) or Meaning("", "")
 
-    def stage(self, name: str) -> Stage:
-        return next(stage for stage in self.stages if stage.name == name)
+    def stages_of(self, engine: str) -> Tuple[Stage, ...]:
+        """Return the stages with an engine's own calls."""
+        return self.legacy_stages if engine == self.legacy and self.legacy_stages else self.stages
+
+    def stage(self, name: str, engine: str = "") -> Stage:
+        """Return one stage, with an engine's own calls (the new one's by default)."""
+        return next(stage for stage in self.stages_of(engine) if stage.name == name)
 
     def stage_names(self) -> Tuple[str, ...]:
         return (PREPROCESS, *(stage.name for stage in self.stages))

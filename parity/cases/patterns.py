@@ -8,8 +8,9 @@ cover what is left. One pattern serves both ways: ``match`` takes a value apart 
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Tuple, Union
 
 Tensors = Dict[str, Any]
 Pattern = Union[str, "Marker", Tuple[Any, ...], Mapping[str, Any]]
@@ -71,6 +72,46 @@ class Instances(Marker):
     fields: Tuple[Tuple[str, str], ...]  # (attribute, name)
 
 
+@dataclass(frozen=True)
+class PerImage(Marker):
+    """A list with one tensor an image (or, ``stacked``, a tensor whose first axis counts images): ``name[image]``."""
+
+    name: str
+    stacked: bool = False
+
+
+@dataclass(frozen=True)
+class Detections(Marker):
+    """mmdet 2's results: for each image (N, 5) boxes with their score, and (N,) labels."""
+
+    boxes: str
+    scores: str
+    labels: str
+
+
+@dataclass(frozen=True)
+class ScoredBoxes(Marker):
+    """mmdet 2's boxes of one image, (N, 5) with the score last."""
+
+    boxes: str
+    scores: str
+
+
+@dataclass(frozen=True)
+class Derived(Marker):
+    """An argument that the engine computes by itself from what ``source`` describes: ``function(value)``.
+
+    ``function`` is named (``package.module:function``), so that a declaration imports nothing heavy.
+    """
+
+    source: Any
+    function: str
+
+    def __call__(self, tensor: Any) -> Any:
+        module, attribute = self.function.split(":")
+        return getattr(importlib.import_module(module), attribute)(tensor)
+
+
 def item(name: str, index: int) -> str:
     """Return the name of one element of a list of tensors.
 
@@ -78,6 +119,26 @@ def item(name: str, index: int) -> str:
     'references[2]'
     """
     return f"{name}[{index}]"
+
+
+def every(name: str) -> str:
+    """Return what stands for the tensors of all images.
+
+    >>> every("scores")
+    'scores[*]'
+    """
+    return f"{name}[*]"
+
+
+def expand(name: str, known: Iterable[str]) -> List[str]:
+    """Return the names that ``name`` stands for: itself, or one for each image.
+
+    >>> expand("scores[*]", ["scores[0]", "boxes[0]", "scores[1]"])
+    ['scores[0]', 'scores[1]']
+    """
+    if not name.endswith("[*]"):
+        return [name]
+    return [other for other in known if other.startswith(name[:-2])]
 
 
 def match(pattern: Pattern, value: Any) -> Tensors:
@@ -88,7 +149,7 @@ def match(pattern: Pattern, value: Any) -> Tensors:
 
 
 def _match(pattern: Pattern, value: Any, found: Tensors) -> None:
-    if value is None or isinstance(pattern, (Ignore, Constant, Samples, Metas)):
+    if value is None or isinstance(pattern, (Ignore, Constant, Samples, Metas, Derived)):
         return
     if isinstance(pattern, str):
         found[pattern] = value
@@ -98,6 +159,14 @@ def _match(pattern: Pattern, value: Any, found: Tensors) -> None:
     elif isinstance(pattern, Split):
         _expect_length(pattern.name, len(value), pattern.count)
         found.update({item(pattern.name, i): value[i] for i in pattern.layers()})
+    elif isinstance(pattern, PerImage):
+        found.update({item(pattern.name, image): element for image, element in enumerate(value)})
+    elif isinstance(pattern, ScoredBoxes):
+        found.update({pattern.boxes: value[:, :4], pattern.scores: value[:, 4]})
+    elif isinstance(pattern, Detections):
+        for image, (boxes, labels) in enumerate(value):
+            _match(ScoredBoxes(item(pattern.boxes, image), item(pattern.scores, image)), boxes, found)
+            found[item(pattern.labels, image)] = labels
     elif isinstance(pattern, Instances):
         for image, instances in enumerate(value):
             for attribute, name in pattern.fields:
@@ -119,13 +188,17 @@ def _expect_length(what: str, actual: int, expected: int) -> None:
 
 
 def names(pattern: Pattern) -> List[str]:
-    """Return the tensor names a pattern declares, results by image (``Instances``) left out.
+    """Return the tensor names a pattern declares; ``name[*]`` where there is one for each image.
 
-    >>> names({"query": "query", "mask": Constant(None), "refs": Many("references", 2)})
-    ['query', 'references[0]', 'references[1]']
+    >>> names({"query": PerImage("query"), "mask": Constant(None), "refs": Many("references", 2)})
+    ['query[*]', 'references[0]', 'references[1]']
     """
     if isinstance(pattern, str):
         return [pattern]
+    if isinstance(pattern, PerImage):
+        return [every(pattern.name)]
+    if isinstance(pattern, Derived):
+        return names(pattern.source)
     if isinstance(pattern, Many):
         return [item(pattern.name, i) for i in range(pattern.count)]
     if isinstance(pattern, Split):
@@ -159,6 +232,11 @@ def build(
         return samples
     if isinstance(pattern, Metas):
         return metas
+    if isinstance(pattern, PerImage):
+        elements = [lookup(item(pattern.name, image)) for image in range(len(metas))]
+        return stack(elements) if pattern.stacked else elements
+    if isinstance(pattern, Derived):
+        return pattern(again(pattern.source))
     if isinstance(pattern, Many):
         return [lookup(item(pattern.name, i)) for i in range(pattern.count)]
     if isinstance(pattern, Split):

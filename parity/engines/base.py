@@ -47,6 +47,10 @@ class Engine:
         """Run the whole detector the way its own framework does."""
         raise NotImplementedError
 
+    def final_tensors(self, results: Any) -> Metas:
+        """Return what ``predict`` gave as tensors, by name and image."""
+        raise NotImplementedError
+
     def samples(self, metas: Metas) -> List[Any]:
         """Return the metas as the engine's own data samples."""
         raise NotImplementedError

@@ -126,8 +126,11 @@ class RemoteSession:
     def load(self, case_id: str, dtype: str) -> Shapes:
         return dict(self._ask("load", case_id=case_id, dtype=dtype))
 
-    def fill(self, seed: int) -> str:
-        return str(self._ask("fill", seed=seed))
+    def fill(self, seed: int, fills: Sequence[Mapping[str, Any]] = ()) -> str:
+        return str(self._ask("fill", seed=seed, fills=[dict(fill) for fill in fills]))
+
+    def constants(self) -> dict[str, str]:
+        return dict(self._ask("constants"))
 
     def configure(self, threads: int, onednn: bool) -> None:
         self._ask("configure", threads=threads, onednn=onednn)

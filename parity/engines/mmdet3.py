@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
 
+import parity
 from parity.cases.base import Case
+from parity.cases.patterns import item
 from parity.engines.base import Engine, Metas
 from parity.errors import ParityError
 from parity.taps import ddq_state
@@ -20,13 +23,26 @@ class Mmdet3Engine(Engine):
     name = "mmdet3"
     packages = ("numpy", "mmcv", "mmengine", "mmdet", "cv2")
 
+    def __init__(self, root: str = "", device: str = "cpu") -> None:
+        super().__init__(root, device)
+        self._configs: Dict[str, Any] = {}
+
     def config_path(self, case: Case) -> str:
-        """Return the case's config among those that mmdet installs beside its code."""
+        """Return the case's config: one of this package's ports, or among those that mmdet installs beside its code."""
+        config = case.configs[self.name]
+        if config.startswith("ports/"):
+            return os.path.join(os.path.dirname(parity.__file__), config)
         import mmdet
 
-        return os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs", case.configs[self.name])
+        return os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs", config)
 
     def config(self, case: Case) -> Any:
+        """Return a copy of the case's config; building and pipelines may alter it."""
+        if case.id not in self._configs:
+            self._configs[case.id] = self._read_config(case)
+        return copy.deepcopy(self._configs[case.id])
+
+    def _read_config(self, case: Case) -> Any:
         from mmengine.config import Config
         from mmengine.registry import init_default_scope
 
@@ -78,6 +94,14 @@ class Mmdet3Engine(Engine):
 
     def predict(self, model: Any, image: torch.Tensor, metas: Metas) -> Any:
         return model(image, self.samples(metas), mode="predict")
+
+    def final_tensors(self, results: Any) -> Metas:
+        fields = (("bboxes", "boxes"), ("scores", "scores"), ("labels", "labels"))
+        return {
+            item(name, i): getattr(result.pred_instances, attribute)
+            for i, result in enumerate(results)
+            for attribute, name in fields
+        }
 
     def samples(self, metas: Metas) -> List[Any]:
         from mmdet.structures import DetDataSample

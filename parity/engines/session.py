@@ -21,6 +21,7 @@ from parity.weights import synthetic
 
 ENGINES = {
     "mmdet3": ("parity.engines.mmdet3", "Mmdet3Engine"),
+    "ddq_mmdet2": ("parity.engines.ddq_mmdet2", "DdqMmdet2Engine"),
     "ddq_mmdet3rc": ("parity.engines.ddq_mmdet3rc", "DdqMmdet3rcEngine"),
 }
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
@@ -65,23 +66,49 @@ class Session:
         return self.engine.fingerprint()
 
     def load(self, case_id: str, dtype: str) -> Shapes:
-        """Build the case's detector; return parameter and buffer name -> shape."""
+        """Build the case's detector; return name -> shape of every parameter and buffer to be filled."""
         self.case = find_case(case_id)
         self.dtype = DTYPES[dtype]
         with self._dtype():  # constants that a constructor makes (the pixel mean) have the run's dtype
             self.model = self.engine.build(self.case, self.dtype)
-        return {name: list(tensor.shape) for name, tensor in self.model.state_dict().items()}
+        return {name: list(tensor.shape) for name, tensor in self._fillable().items()}
 
-    def fill(self, seed: int) -> str:
-        """Fill the model with synthetic weights by its own names; return their fingerprint."""
+    def fill(self, seed: int, fills: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Fill the model with synthetic weights by its own names; return their fingerprint.
+
+        ``fills`` are rules, as dictionaries, that go before those of the case.
+        """
         assert self.case is not None
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
-        state = synthetic.state_dict(shapes, seed=seed, rules=self.case.weights)
-        self.model.load_state_dict(state, strict=True)
+        shapes = {name: tuple(tensor.shape) for name, tensor in self._fillable().items()}
+        rules = synthetic.rules_of(self.case, fills)
+        state = synthetic.state_dict(shapes, seed=seed, rules=rules)
+        self.load_state(state)
         return synthetic.fingerprint(state)
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        self.model.load_state_dict(state, strict=True)
+        """Put values into the model, which has to have exactly these names to be filled.
+
+        In place: mmdet 2 renames keys of a state dict that comes without metadata.
+        """
+        targets = self._fillable()
+        if state.keys() != targets.keys():
+            raise KeyError(f"state and model differ in {sorted(state.keys() ^ targets.keys())[:5]}")
+        with torch.no_grad():
+            for name, tensor in targets.items():
+                tensor.copy_(state[name])
+
+    def constants(self) -> Dict[str, str]:
+        """Return name -> SHA-256 of the buffers that a constructor makes for good (Swin's index tables)."""
+        fillable = self._fillable()
+        state = {name: tensor for name, tensor in self.model.state_dict().items() if name not in fillable}
+        return {name: synthetic.fingerprint({name: tensor.cpu()}) for name, tensor in state.items()}
+
+    def _fillable(self) -> Tensors:
+        return {
+            name: tensor
+            for name, tensor in self.model.state_dict().items()
+            if tensor.is_floating_point() or name.endswith("num_batches_tracked")
+        }
 
     def configure(self, threads: int, onednn: bool) -> None:
         """Set what float32 noise depends on."""
@@ -99,10 +126,7 @@ class Session:
         """Run the detector from ``image`` and metas without any tap; return its final tensors."""
         with torch.no_grad(), self._dtype():
             results = self.engine.predict(self.model, self._placed(batch["image"]), batch)
-        fields = ("bboxes", "scores", "labels")
-        return _on_cpu(
-            {f"{key}[{i}]": getattr(result.pred_instances, key) for i, result in enumerate(results) for key in fields}
-        )
+        return _on_cpu(self.engine.final_tensors(results))
 
     def time_forwards(self, batch: Mapping[str, torch.Tensor], repeats: int) -> Dict[str, List[float]]:
         """Return the seconds of bare and of tapped forwards, taken in turn so that both meet the same machine."""
@@ -123,7 +147,7 @@ class Session:
     ) -> Run:
         """Run the whole detector from ``image`` and metas, tapped at every stage."""
         assert self.case is not None
-        with self._tapped(self.case.stages, forced, promote) as (stages, decisions, islands):
+        with self._tapped(self.case.stages_of(self.engine.name), forced, promote) as (stages, decisions, islands):
             self.engine.predict(self.model, self._placed(batch["image"]), batch)
         return self._run(stages, decisions, islands)
 
@@ -141,7 +165,7 @@ class Session:
         ``absent`` names inputs that this engine is called without (``None``).
         """
         assert self.case is not None
-        stage = self.case.stage(stage_name)
+        stage = self.case.stage(stage_name, self.engine.name)
         known = {name: self._placed(tensor) for name, tensor in inputs.items()}
         for name in stage.reads_state:
             self.engine.state()[name][1](self.model, known[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from parity import __version__
 from parity.cases.base import METAS, PREPROCESS, Batch, Case, Stage, base_name
+from parity.cases.patterns import expand
 from parity.compare.decisions import margins
 from parity.compare.tensors import measure
 from parity.engines.host import RemoteSession
@@ -51,10 +53,11 @@ def freeze(case: Case, record_id: str, batch: Batch, legacy: RemoteSession, *, p
     freezer = _Freezer(case, batch, legacy)
     progress("float64 again, on one thread")
     freezer.require_repeatable()
-    for stage in case.stages:
+    for stage in freezer.stages:
         progress(f"float64 replay of {stage.name}")
-        freezer.add_isolated(stage)
-        freezer.add_islands(stage)
+        if stage.replayable:
+            freezer.add_isolated(stage)
+            freezer.add_islands(stage)
     for threads, onednn in VARIANTS:
         progress(f"float32 noise: {threads} thread{'s' * (threads > 1)}, oneDNN {'on' if onednn else 'off'}")
         freezer.add_noise(threads, onednn)
@@ -66,10 +69,13 @@ class _Freezer:
 
     def __init__(self, case: Case, batch: Batch, legacy: RemoteSession) -> None:
         self.case, self.batch, self.legacy = case, batch, legacy
+        self.stages = case.stages_of(case.legacy)
         self.files = encoded_images(batch, seed=batch.seed)
         legacy.configure(threads=2, onednn=True)
         self.shapes = legacy.load(case.id, "fp64")
-        self.weights = legacy.fill(batch.seed)
+        self.fills = [asdict(fill) for fill in batch.fills]
+        self.weights = legacy.fill(batch.seed, self.fills)
+        self.constants = legacy.constants()
         self.pixels = legacy.preprocess(self.files, batch.scale)
         self.truth = legacy.cascade(self.pixels.tensors)
         self.everything = {**self.pixels.tensors, **self.truth.tensors}
@@ -88,8 +94,9 @@ class _Freezer:
     def _add_outputs(self) -> None:
         """Add what every stage gave in the whole run, whole where another stage is to be fed it."""
         needed = {"image", *METAS}
-        for stage in self.case.stages:
-            needed |= {name for name in stage.inputs() if base_name(name) not in stage.slices}
+        for stage in (*self.case.stages, *self.stages):
+            wanted = [name for name in stage.inputs() if base_name(name) not in stage.slices]
+            needed |= {name for each in wanted for name in expand(each, self.everything)}
         for name, written in {**self.pixels.produced, **self.truth.produced}.items():
             only_cascade = name != PREPROCESS and self.case.stage(name).slices
             outputs = {output: self.everything[output] for output in written}
@@ -175,14 +182,14 @@ class _Freezer:
         """Run in float32 on these settings, each stage by itself and all in one, and note the error of each array."""
         self.legacy.configure(threads=threads, onednn=onednn)
         self.legacy.load(self.case.id, "fp32")
-        self.legacy.fill(self.batch.seed)
+        self.legacy.fill(self.batch.seed, self.fills)
         pixels = self.legacy.preprocess(self.files, self.batch.scale)
         for mode in MODES:
             self.draft.note_noise(PREPROCESS, mode, pixels)
         cascade = self.legacy.cascade(pixels.tensors, forced=self.forced)
-        for stage in self.case.stages:
+        for stage in self.stages:
             self.draft.note_noise(stage.name, CASCADE, cascade)
-            self.draft.note_noise(stage.name, ISOLATED, self._replay(stage))
+            self.draft.note_noise(stage.name, ISOLATED, self._replay(stage) if stage.replayable else cascade)
 
     def _replay(self, stage: Stage, *, promote: Promote = True) -> Run:
         inputs = stage_inputs(stage, self.everything)
@@ -196,7 +203,13 @@ class _Freezer:
             "record": record_id,
             "engines": {"legacy": self.legacy.fingerprint(), "new": freezing_environment()},
             "batch": {"seed": batch.seed, "sizes": batch.sizes, "files": batch.files, "scale": batch.scale},
-            "weights": {"seed": batch.seed, "sha256": self.weights, "shapes": self.shapes},
+            "weights": {
+                "seed": batch.seed,
+                "fills": self.fills,
+                "sha256": self.weights,
+                "shapes": self.shapes,
+                "constants": self.constants,
+            },
             "decisions": self.decisions,
             "islands": self.truth.islands,
             "noise_runs": [{"threads": threads, "onednn": onednn} for threads, onednn in VARIANTS],

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from parity.cases.base import METAS, Stage, base_name
+from parity.cases.patterns import expand
 from parity.engines.session import Run
 from parity.records.digest import kept
 from parity.records.store import Entry
@@ -46,7 +47,8 @@ def sliced(stage: Stage, name: str, tensor: Tensor) -> Tensor:
 
 def stage_inputs(stage: Stage, everything: Tensors) -> dict[str, Tensor]:
     """Return what an isolated replay of the stage is given: its inputs, sliced where declared, and the metas."""
-    return {name: sliced(stage, name, everything[name]) for name in (*stage.inputs(), *METAS)}
+    names = [name for wanted in (*stage.inputs(), *METAS) for name in expand(wanted, everything)]
+    return {name: sliced(stage, name, everything[name]) for name in names}
 
 
 def recorded_part(entry: Entry, key: str, run: Run, stored: Tensors) -> Tensor | None:

@@ -8,25 +8,35 @@ layers work in place (ResNet's ReLU), so a reference would change afterwards.
 from __future__ import annotations
 
 import functools
+import importlib
+import inspect
+import itertools
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
 
 from parity.cases.base import Call, Stage
-from parity.cases.patterns import match
+from parity.cases.patterns import item, match
 
 Tensors = Dict[str, torch.Tensor]
 StateAccess = Dict[str, Tuple[Callable[[Any], torch.Tensor], Callable[[Any, torch.Tensor], None]]]
 
 
 def resolve(model: Any, path: str) -> Tuple[Any, str]:
-    """Return the object and the attribute that hold the method at ``path``; a module means its forward."""
+    """Return the object and the attribute that hold the method at ``path``; see ``Call.path``."""
+    if ":" in path:
+        module, function = path.split(":")
+        return importlib.import_module(module), function
     *parents, last = path.split(".")
-    owner = functools.reduce(getattr, parents, model)
-    target = getattr(owner, last)
+    owner = functools.reduce(_child, parents, model)
+    target = _child(owner, last)
     return (target, "forward") if isinstance(target, nn.Module) else (owner, last)
+
+
+def _child(owner: Any, name: str) -> Any:
+    return owner[int(name)] if name.isdigit() else getattr(owner, name)
 
 
 @contextmanager
@@ -77,21 +87,37 @@ class StageTaps:
         self._wrappers.close()
 
     def _observed(self, method: Callable[..., Any], stage: Stage, call: Call) -> Callable[..., Any]:
+        signature = inspect.signature(method)
+        calls = itertools.count()
+
         @functools.wraps(method)
         def observed(*args: Any, **kwargs: Any) -> Any:
+            arguments = signature.bind(*args, **kwargs).arguments
+            if not _applies(call, arguments):
+                return method(*args, **kwargs)
             outer, self.stage = self.stage, stage.name
+            found = match(call.writes, arguments) if call.of_arguments else {}
             result = method(*args, **kwargs)
-            written = self._keep(match(call.writes, result))
+            if not call.of_arguments:
+                found = match(call.writes, result)
+            if call.each_image:
+                image = next(calls)
+                found = {item(name, image): tensor for name, tensor in found.items()}
             if call is stage.calls[-1]:
-                state = {name: self.state[name][0](self.model) for name in stage.writes_state}
-                written += self._keep(state)
-            self.produced[stage.name] = self.produced.get(stage.name, ()) + written
-            self.stage = outer
+                found.update({name: self.state[name][0](self.model) for name in stage.writes_state})
+            self._keep(found, stage)
+            self.stage = next((s.name for s in self.stages if s.begins_after == stage.name), outer)
             return result
 
         return observed
 
-    def _keep(self, found: Tensors) -> Tuple[str, ...]:
+    def _keep(self, found: Tensors, stage: Stage) -> None:
         for name, tensor in found.items():
             self.tensors[name] = tensor.detach().clone()
-        return tuple(found)
+        public = tuple(name for name in found if not name.startswith("_"))
+        self.produced[stage.name] = self.produced.get(stage.name, ()) + public
+
+
+def _applies(call: Call, arguments: Mapping[str, Any]) -> bool:
+    """Whether this is the call that the declaration means, where several stages share its path."""
+    return all(arguments.get(name) == call.reads[name].value for name in call.when)  # type: ignore[union-attr]

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import math
 from fnmatch import fnmatchcase
-from typing import Dict, Mapping, Sequence, Tuple
+from typing import Any, Dict, Mapping, Sequence, Tuple
 
 import numpy as np
 import torch
 
-from parity.cases.base import Fill
+from parity.cases.base import Case, Fill
 
 Shapes = Mapping[str, Tuple[int, ...]]
 
@@ -46,6 +46,17 @@ def values(name: str, shape: Tuple[int, ...], *, seed: int, rules: Sequence[Fill
     centre = rule.centre if isinstance(rule.centre, float) else np.resize(rule.centre, count)
     numbers = centre + spread * uniform(seed, name, count)
     return numbers.astype(np.float32).reshape(shape)
+
+
+def rules_of(case: Case, fills: Sequence[Mapping[str, Any]]) -> Tuple[Fill, ...]:
+    """Return a record's own rules (as its manifest or a message holds them), then those of the case."""
+    own = tuple(
+        Fill(
+            **{**fill, "centre": tuple(fill["centre"]) if isinstance(fill["centre"], (list, tuple)) else fill["centre"]}
+        )
+        for fill in fills
+    )
+    return own + case.weights
 
 
 def state_dict(shapes: Shapes, *, seed: int, rules: Sequence[Fill]) -> Dict[str, torch.Tensor]:

@@ -1,0 +1,204 @@
+"""DDQ R-CNN: what to prove, and where its stages begin and end in mmdet 2 and in the port to mmdet 3."""
+
+from __future__ import annotations
+
+from typing import Any, Tuple
+
+from parity.cases import ddq_fcn
+from parity.cases.base import Call, Case, Fill, Meaning, Stage
+from parity.cases.ddq_fcn import BACKBONE, DENSE, LEVELS
+from parity.cases.patterns import Constant, Derived, Ignore, Instances, Many, Metas, PerImage, ScoredBoxes
+
+NECK = ("p2", *ddq_fcn.NECK)
+TO_ROIS = "parity.taps.rois:to_rois"
+
+TENSORS = {
+    **ddq_fcn.TENSORS,
+    "proposals": Meaning("boxes of the queries, images with fewer filled with zeros (B, Q, 4)", "pixels xyxy"),
+    "query_features": Meaning("content of the queries (B, Q, 256)", "activation"),
+    "stage_logits": Meaning("class scores of one RoI stage (B, Q, 80)", "logits"),
+    "stage_features": Meaning("content of the queries after one RoI stage (B, Q, 256)", "activation"),
+    "stage_boxes_": Meaning("boxes of one image after one RoI stage (Q, 4)", "pixels xyxy"),
+}
+
+COMMON = (
+    Stage("backbone", (Call("backbone", {"x": "image"}, BACKBONE),)),
+    Stage("neck", (Call("neck", {"inputs": BACKBONE}, NECK),)),
+)
+
+
+def logits(stage: int) -> str:
+    return f"stage_logits[{stage}]"
+
+
+def boxes(stage: int) -> str:
+    return f"stage_boxes_{stage}"
+
+
+def features(stage: int) -> str:
+    return f"stage_features[{stage}]"
+
+
+def entering(stage: int) -> Tuple[Any, str]:
+    """Return the patterns of boxes and features that enter a RoI stage."""
+    if stage == 0:
+        return "proposals", "query_features"
+    return PerImage(boxes(stage - 1), stacked=True), features(stage - 1)
+
+
+def legacy_roi_stage(stage: int) -> Stage:
+    regions, contents = entering(stage)
+    call = Call(
+        "roi_head._bbox_forward",
+        {
+            "stage": Constant(stage),
+            "x": NECK,
+            "rois": Derived(regions, TO_ROIS),
+            "object_feats": contents,
+            "img_metas": Metas(),
+        },
+        {
+            "cls_score": logits(stage),
+            "detach_proposal_list": PerImage(boxes(stage)),
+            "object_feats": features(stage),
+        },
+        when=("stage",),
+    )
+    return Stage(f"roi_stage_{stage}", (call,))
+
+
+def roi_stage(stage: int) -> Stage:
+    regions, contents = entering(stage)
+    call = Call(
+        "roi_head.forward_stage",
+        {"stage": Constant(stage), "feats": NECK, "boxes": regions, "features": contents},
+        (logits(stage), PerImage(boxes(stage)), features(stage)),
+        when=("stage",),
+    )
+    return Stage(f"roi_stage_{stage}", (call,))
+
+
+LEGACY_STAGES = (
+    *COMMON,
+    Stage("rpn_head", (Call("rpn_head", {"inputs": ddq_fcn.NECK}, (DENSE, Ignore())),)),
+    Stage(
+        "query_selection",
+        (
+            Call(
+                "rpn_head.get_inputs",
+                {"main_results": DENSE, "aux_results": Constant(None), "img_metas": Metas()},
+                (
+                    (PerImage("query_scores"), PerImage("query_boxes")),
+                    Ignore(),
+                    {"proposals": "proposals", "object_feats": "query_features"},
+                ),
+            ),
+        ),
+    ),
+    legacy_roi_stage(0),
+    legacy_roi_stage(1),
+    # The end of mmdet 2's SparseRoIHead.simple_test is no method; what it makes is seen as it is handed on.
+    Stage(
+        "predict",
+        (
+            Call(
+                "mmdet.models.roi_heads.sparse_roi_head:bbox2result",
+                {},
+                {"bboxes": ScoredBoxes("boxes", "scores"), "labels": "labels"},
+                of_arguments=True,
+                each_image=True,
+            ),
+        ),
+        begins_after="roi_stage_1",
+        replayable=False,
+    ),
+)
+
+STAGES = (
+    *COMMON,
+    Stage("rpn_head", (Call("rpn_head", {"feats": ddq_fcn.NECK}, (DENSE, Ignore())),)),
+    Stage(
+        "query_selection",
+        (
+            Call(
+                "rpn_head.select_queries",
+                {"scores": Many("class_scores", LEVELS), "distances": Many("distances", LEVELS)},
+                (PerImage("query_boxes"), PerImage("query_scores"), PerImage("_query_indices")),
+            ),
+            Call(
+                "rpn_head.build_queries",
+                {
+                    "boxes": PerImage("query_boxes"),
+                    "scores": PerImage("query_scores"),
+                    "indices": PerImage("_query_indices"),
+                    "cls_feats": Many("class_features", LEVELS),
+                    "reg_feats": Many("box_features", LEVELS),
+                },
+                ("proposals", "query_features"),
+            ),
+        ),
+    ),
+    roi_stage(0),
+    roi_stage(1),
+    Stage(
+        "predict",
+        (
+            Call(
+                "roi_head.predict_by_stage",
+                {
+                    "class_logits": logits(1),
+                    "boxes": PerImage(boxes(1), stacked=True),
+                    "batch_img_metas": Metas(),
+                    "rescale": Constant(True),
+                },
+                Instances((("bboxes", "boxes"), ("scores", "scores"), ("labels", "labels"))),
+            ),
+        ),
+    ),
+)
+
+# As for FCN; the RoI stages refine gently, or boxes leave the image.
+WEIGHTS = (
+    Fill("*fc_reg.weight", spread=0.3, per_fan_in=True),
+    Fill("*fc_cls.bias", centre=-3.0, spread=0.3),
+    Fill("*norm*.weight", centre=1.0, spread=0.2),
+    Fill("*_fcs.1.weight", centre=1.0, spread=0.2),
+    Fill("*_fcs.4.weight", centre=1.0, spread=0.2),
+    Fill("*_fcs.7.weight", centre=1.0, spread=0.2),
+    *ddq_fcn.WEIGHTS,
+)
+
+CASES = (
+    Case(
+        id="ddq_rcnn_r50_12e",
+        title="DDQ R-CNN R-50, 12 epochs",
+        legacy="ddq_mmdet2",
+        new="mmdet3",
+        configs={
+            "ddq_mmdet2": "projects/configs/ddq_rcnn/ddq_rcnn_r50_1x.py",
+            "mmdet3": "ports/configs/ddq-rcnn_r50_8xb2-12e_coco.py",
+        },
+        reported_ap=44.6,
+        stages=STAGES,
+        legacy_stages=LEGACY_STAGES,
+        tensors=TENSORS,
+        weights=WEIGHTS,
+        records=ddq_fcn.records(30),
+    ),
+    Case(
+        id="ddq_rcnn_r50_36e",
+        title="DDQ R-CNN R-50, 36 epochs, DETR augmentation",
+        legacy="ddq_mmdet2",
+        new="mmdet3",
+        configs={
+            "ddq_mmdet2": "projects/configs/ddq_rcnn/ddq_rcnn_r50_3x.py",
+            "mmdet3": "ports/configs/ddq-rcnn_r50_8xb2-36e-detr-aug_coco.py",
+        },
+        reported_ap=48.1,
+        stages=STAGES,
+        legacy_stages=LEGACY_STAGES,
+        tensors=TENSORS,
+        weights=WEIGHTS,
+        records=ddq_fcn.short_records(36),
+    ),
+)
