@@ -85,7 +85,7 @@ class Checker:
                 self._weights = _Weights(key, self._legacy_state(record))
             assert self._weights.state is not None
             _require_same_constants(session, record)
-            session.load_state(convert(self._weights.state, target_names=target_shapes))
+            session.load_state(convert(self._weights.state, target_names=target_shapes, rules=self.case.rules))
             self._loaded[dtype] = key
         return session
 

@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from parity import __version__
 from parity.errors import ParityError
@@ -28,16 +28,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    for add in (_add_cases, _add_env, _add_freeze, _add_check, _add_convert, _add_report):
+        add(commands)
+    return parser
+
+
+def _add_cases(commands: Any) -> None:
     cases = commands.add_parser("cases", help="list the detectors that can be proven, and their records")
     cases.add_argument("--fixtures", type=Path, metavar="DIR")
     cases.set_defaults(run=_cases)
 
+
+def _add_env(commands: Any) -> None:
     env = commands.add_parser("env", help="make an engine's own environment")
     env.add_argument("engine", metavar="ENGINE")
     env.add_argument("--python", metavar="PY", help="the Python to make it with, if none is found")
     env.add_argument("--where", type=Path, metavar="DIR", help="where to make it")
     env.set_defaults(run=_env)
 
+
+def _add_freeze(commands: Any) -> None:
     freeze = commands.add_parser("freeze", help="record what the legacy engine computes")
     freeze.add_argument("case", metavar="CASE")
     _legacy_options(freeze, required=True)
@@ -48,6 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     freeze.add_argument("--force", action="store_true", help="replace a record that exists")
     freeze.set_defaults(run=_freeze)
 
+
+def _add_check(commands: Any) -> None:
     check = commands.add_parser("check", help="judge the new engine on frozen records")
     check.add_argument("cases", nargs="*", metavar="CASE")
     check.add_argument("--fixtures", type=Path, metavar="DIR")
@@ -59,11 +71,24 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--report-dir", type=Path, metavar="DIR", help="write results.json and index.html there")
     check.set_defaults(run=_check)
 
+
+def _add_convert(commands: Any) -> None:
+    convert = commands.add_parser("convert", help="carry a checkpoint from the legacy engine to the new one")
+    convert.add_argument("case", metavar="CASE")
+    convert.add_argument("input", type=Path, metavar="IN.pth")
+    convert.add_argument("output", type=Path, metavar="OUT.pth")
+    convert.add_argument("--ledger", type=Path, metavar="FILE", help="write where every key came from and went (JSON)")
+    convert.add_argument("--reverse", action="store_true", help="from the new engine back to the legacy one")
+    convert.add_argument("--ema", action="store_true", help="take the averaged weights, not the trained ones")
+    convert.add_argument("--trust-pickle", action="store_true", help="run whatever the file's pickle asks for")
+    convert.set_defaults(run=_convert)
+
+
+def _add_report(commands: Any) -> None:
     report = commands.add_parser("report", help="make the page of a results file")
     report.add_argument("results", type=Path, metavar="RESULTS.json")
     report.add_argument("--out", type=Path, metavar="DIR", default=Path("reports/latest"))
     report.set_defaults(run=_report)
-    return parser
 
 
 def _legacy_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -127,6 +152,13 @@ def _check(options: argparse.Namespace) -> int:
     from parity.commands import check
 
     return PASSED if check(options) else DIVERGED
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from parity.weights.convert_command import convert_file
+
+    print("\n".join(convert_file(options)))
+    return PASSED
 
 
 def _report(options: argparse.Namespace) -> int:

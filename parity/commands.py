@@ -44,7 +44,7 @@ def freeze(options: argparse.Namespace) -> Iterator[Path]:
     ) as legacy:
         for name, batch in batches.items():
             steps = 2 + len(case.stages) + len(VARIANTS)
-            with tqdm(total=steps, desc=f"{case.id}/{name}", unit="step") as bar:
+            with tqdm(total=steps, desc=f"{case.id}/{name}", unit="step", disable=None) as bar:
                 frozen = freeze_record(case, name, batch, legacy, progress=partial(_advance, bar))
                 bar.update()
             write_record(out / case.id / name, *frozen, force=options.force)
@@ -114,7 +114,7 @@ def _check_case(
     records = environment["records"]
     assert isinstance(records, dict)
     total = len(folders) * len(modes) * len(dtypes) * len(stages or case.stage_names())
-    with tqdm(total=total, desc=case.id, unit="stage", leave=False) as bar:
+    with tqdm(total=total, desc=case.id, unit="stage", leave=False, disable=None) as bar:
         for folder in folders:
             record = Record(folder)
             records[f"{case.id}/{record.id}"] = record.manifest["engines"]

@@ -22,6 +22,7 @@ DTYPES = ("fp64", "fp32")
 _RESULT = "parity_result"
 _ENVIRONMENT = "parity_environment"
 _WORKER = "PYTEST_XDIST_WORKER"
+_SUITES = Path(__file__).resolve().parent / "suites"
 
 result_key = pytest.StashKey[dict[str, Any]]()
 gathered_key = pytest.StashKey[list[dict[str, Any]]]()
@@ -57,15 +58,22 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.dist = "loadgroup"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Refuse options that name nothing before the suites are collected: in there it would be a collection error."""
+    asked = [Path(argument.split("::")[0]).resolve() for argument in session.config.args]
+    if any(_SUITES.is_relative_to(path) or path.is_relative_to(_SUITES) for path in asked):
+        try:
+            list(_parameters(session.config))
+        except ParityError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one test of each stage, mode and dtype of every record."""
     if "stage_check" not in metafunc.fixturenames:
         return
-    try:
-        parameters = list(_parameters(metafunc.config))
-    except ParityError as error:
-        raise pytest.UsageError(str(error)) from None
-    metafunc.parametrize("stage_check", parameters)
+    metafunc.parametrize("stage_check", list(_parameters(metafunc.config)))
 
 
 def _parameters(config: pytest.Config) -> Iterator[Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Mapping, Tuple, Union
 
 from parity.cases.patterns import Pattern, names
+from parity.weights.rules import Rule
 
 PREPROCESS = "preprocess"
 
@@ -143,6 +144,7 @@ class Case:
         tensors: name without index -> meaning.
         cliffs: decision name prefix -> why a change of it below noise moves outputs by O(1).
         legacy_stages: the stages as the legacy engine has them, where its calls are not those of the new one.
+        rules: how the legacy engine's parameter names and values become the new engine's.
     """
 
     id: str
@@ -158,6 +160,7 @@ class Case:
     deviations: Tuple[Deviation, ...] = ()
     cliffs: Mapping[str, str] = field(default_factory=dict)
     legacy_stages: Tuple[Stage, ...] = ()
+    rules: Tuple[Rule, ...] = ()
 
     def meaning(self, name: str) -> Meaning:
         """Return what a tensor is, looked up without its index and without a feature map's stride."""

@@ -105,11 +105,12 @@ def _choice_rows(choice: Choice) -> list[Choice]:
 
 
 def _judge_row(actual: Tensor, truth: Choice, tolerance: Tolerance) -> Judgement:
+    if not _is_possible(actual, truth.size):
+        wrong = max(1, len(set(actual.tolist()) ^ set(truth.chosen.tolist())))
+        return Judgement(wrong, wrong, math.inf)
     flipped = flipped_indices(actual, truth.chosen)
     if not flipped:
         return Judgement(0, 0, 0.0)
-    if actual.numel() and int(actual.max()) >= truth.size:
-        return Judgement(len(flipped), len(flipped), math.inf)
     scores = _all_scores(truth)
     if truth.kind == "nms":
         assert truth.boxes is not None
@@ -119,6 +120,12 @@ def _judge_row(actual: Tensor, truth: Choice, tolerance: Tolerance) -> Judgement
         if len(actual) != len(truth.chosen):
             bad, needed = flipped, math.inf
     return Judgement(len(flipped), len(bad & flipped) or min(len(bad), len(flipped)), needed)
+
+
+def _is_possible(actual: Tensor, size: int) -> bool:
+    """Whether a choice names each index once, and only ones that exist."""
+    chosen = actual.tolist()
+    return len(set(chosen)) == len(chosen) and all(0 <= index < size for index in chosen)
 
 
 def flipped_indices(actual: Tensor, expected: Tensor) -> set[int]:
@@ -163,6 +170,7 @@ def _rank_violations(actual: Tensor, scores: Tensor, tolerance: float) -> tuple[
     left[actual] = False
     if bool(left.any()) and len(actual):
         beyond = scores[left] - scores[actual].min()
+        beyond = beyond.nan_to_num(nan=math.inf)  # a chosen candidate that was not stored is hopeless
         bad |= set(left.nonzero().flatten()[beyond > tolerance].tolist())
         needed = max(needed, float(beyond.max()))
     return bad, needed
@@ -171,6 +179,8 @@ def _rank_violations(actual: Tensor, scores: Tensor, tolerance: float) -> tuple[
 def _nms_violations(
     actual: Tensor, scores: Tensor, boxes: Tensor, threshold: float, tolerance: Tolerance
 ) -> tuple[set[int], float]:
+    if not len(actual):
+        return set(range(len(scores))), math.inf
     kept = scores[actual]
     gaps = _order_gaps(kept)
     bad = set(actual[gaps > tolerance.score].tolist())

@@ -97,7 +97,8 @@ class _Sums:
         expected_low, expected_high = (float(x) for x in torch.aminmax(expected))
         squares = float(torch.dot(error, error))
         expected_squares = float(torch.dot(expected, expected))
-        if not math.isfinite(squares + expected_squares):  # NaN, infinity, or a square beyond float32
+        too_small = (squares == 0.0 < max(-low, high)) or (expected_squares == 0.0 < max(-expected_low, expected_high))
+        if too_small or not math.isfinite(squares + expected_squares):  # NaN, infinity, a square beyond float32
             error, expected = self._finite_part(error, expected, start)
             low, high = float(error.min()), float(error.max())
             expected_low, expected_high = float(expected.min()), float(expected.max())

@@ -25,10 +25,7 @@ class Engine:
     packages: Tuple[str, ...] = ("numpy",)
 
     def __init__(self, root: str = "", device: str = "cpu") -> None:
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ParityError(
-                f"--device {device}: torch {torch.__version__} sees no CUDA device here; use --device cpu"
-            )
+        _require_device(device)
         self.root = root
         self.device = device
 
@@ -67,14 +64,24 @@ class Engine:
         """Return what the numbers may depend on."""
         import importlib
 
-        versions = {"engine": self.name, "python": platform.python_version(), "torch": torch.__version__}
+        versions = {"engine": self.name, "python": platform.python_version(), "torch": str(torch.__version__)}
         for package in self.packages:
-            versions[package] = importlib.import_module(package).__version__
+            versions[package] = str(importlib.import_module(package).__version__)
         versions["blas"] = _build_setting("BLAS_INFO")
         versions["vector_instructions"] = torch.__config__.show().split("CPU capability usage: ")[-1].split("\n")[0]
         versions["cpu"] = _cpu()
         versions["device"] = torch.cuda.get_device_name() if self.device.startswith("cuda") else "cpu"
         return versions
+
+
+def _require_device(device: str) -> None:
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or not (index == "" or index.isdigit()):
+        raise ParityError(f"--device {device}: there are cpu, cuda and cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and int(index or 0) >= count:
+        seen = f"{count or 'no'} CUDA device{'s' * (count > 1)}"
+        raise ParityError(f"--device {device}: torch {torch.__version__} sees {seen} here; use --device cpu")
 
 
 def _build_setting(key: str) -> str:

@@ -38,7 +38,7 @@ class Recipe:
     minutes: int
 
 
-RECIPES = {"ddq_mmdet3rc": Recipe("3.8", 5), "mmdet3": Recipe("3.11", 11)}
+RECIPES = {"ddq_mmdet2": Recipe("3.8", 4), "ddq_mmdet3rc": Recipe("3.8", 5), "mmdet3": Recipe("3.11", 11)}
 
 
 def default_folder(engine: str) -> Path:
@@ -104,7 +104,10 @@ def check_environment(engine: str, python: str) -> str:
     Raises:
         ParityError: something is missing; says what and how to get it.
     """
-    done = subprocess.run([python, "-c", CHECK], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([python, "-c", CHECK], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise ParityError(f"environment of {engine} ({python}) cannot be started: {error.strerror}") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         hint = (
@@ -143,7 +146,7 @@ def _is_ready(folder: Path, wanted: str) -> bool:
         made = json.loads((folder / MARKER).read_text())
     except (OSError, ValueError):
         return False
-    return bool(made.get("requirements") == wanted) and interpreter(folder).exists()
+    return isinstance(made, dict) and bool(made.get("requirements") == wanted) and interpreter(folder).exists()
 
 
 def _fitting_python(version: str, given: str | None) -> str:

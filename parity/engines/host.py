@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
+import shutil
+import subprocess
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -25,16 +26,14 @@ DEFAULT_TIME_LIMIT = 900.0  # seconds for one request
 BOOTSTRAP = """
 import ctypes, faulthandler, os, sys, tempfile
 setup = channel.receive()
-if setup["log"]:
-    log = os.open(setup["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 2)
-    faulthandler.enable(2)
+folder = setup["folder"] or tempfile.mkdtemp(prefix="parity-worker-")
+os.dup2(os.open(os.path.join(folder, "stderr.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+faulthandler.enable(2)
 if setup["local"]:
     try:
         ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
     except Exception:
         pass
-folder = tempfile.mkdtemp(prefix="parity-worker-")
 try:
     path = os.path.join(folder, "parity.zip")
     with open(path, "wb") as file:
@@ -85,13 +84,15 @@ class RemoteSession:
         self.time_limit = time_limit
         self._doing = "start"
         local = "=" not in python
-        handle, self._log = tempfile.mkstemp(prefix="parity-worker-", suffix=".log")
-        os.close(handle)
+        if local:
+            _require_python(python)
+        self._folder = Path(tempfile.mkdtemp(prefix="parity-worker-"))
+        self._log = self._folder / "stderr.log"
         self._group = execnet.Group()
         try:
             gateway = self._group.makegateway(f"popen//python={python}" if local else python)
             self._channel = gateway.remote_exec(BOOTSTRAP)
-            setup = {"source": worker_source(), "log": self._log if local else "", "local": local}
+            setup = {"source": worker_source(), "folder": str(self._folder) if local else "", "local": local}
             self._channel.send(setup)
             self._receive()
         except (OSError, EOFError, execnet.HostNotFound) as error:
@@ -118,7 +119,7 @@ class RemoteSession:
     def close(self) -> None:
         """End the worker, at once if it does not listen."""
         self._group.terminate(timeout=1.0)
-        Path(self._log).unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def fingerprint(self) -> dict[str, str]:
         return dict(self.environment)
@@ -196,12 +197,22 @@ class RemoteSession:
         return answer["value"]
 
     def _died(self, error: BaseException) -> ParityError:
-        tail = Path(self._log).read_text(errors="replace")[-4000:] if Path(self._log).exists() else ""
+        tail = self._log.read_text(errors="replace")[-4000:] if self._log.exists() else ""
         self.close()
         return ParityError(
             f"engine {self.engine}, {self._doing}: the worker died; the end of its standard error follows",
             detail=tail or str(error),
         )
+
+
+def _require_python(program: str) -> None:
+    """Raise ``ParityError`` where a program is no Python: a gateway would wait for it in vain."""
+    try:
+        said = subprocess.run([program, "-c", "print(42)"], capture_output=True, text=True, check=False).stdout.strip()
+    except OSError as error:
+        said = str(error.strerror)
+    if said != "42":
+        raise ParityError(f"--legacy-python {program}: no worker starts there ({said or 'it is no Python'})")
 
 
 def _plain(promote: Promote) -> bool | list[str]:

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parity.records.locate import BLOCK
+
 SAMPLES = 2048
 ISLAND_SAMPLES = 256
-BLOCK = 64
 WHOLE_UP_TO = 16384  # elements: a smaller tensor is kept whole
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+BLOCK = 64  # elements that one projection of a digested tensor covers
 
 
 def default_fixtures() -> Path:

@@ -88,28 +88,47 @@ def write_record(
     """
     if folder.exists() and not force:
         raise ParityError(f"record {folder} exists; --force replaces it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    part: Path | None = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         for file in sorted({entry.file for entry in entries.values()}):
             content = {key: tensors[key].contiguous() for key, entry in entries.items() if entry.file == file}
             save_file(content, part / file)
+            (part / file).chmod(0o644)  # safetensors lets only the owner read
         described = {**manifest, "schema": SCHEMA, "tensors": {key: _plain(entry) for key, entry in entries.items()}}
         (part / MANIFEST).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
         part.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
+        _put_in_place(part, folder)
     except (OSError, SafetensorError) as error:
         raise ParityError(f"record {folder} could not be written: {error}") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _put_in_place(part: Path, folder: Path) -> None:
+    """Rename a complete record to its place; one that is there goes only once the new one stands."""
+    if not folder.exists():
+        part.rename(folder)
+        return
+    old = part.with_name(f".old{part.name}")
+    folder.rename(old)
+    try:
+        part.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
     plain = asdict(entry)
     plain["noise"] = {mode: asdict(noise) for mode, noise in entry.noise.items()}
     return plain
+
+
+_PARTS = {"engines": dict, "batch": dict, "weights": dict, "decisions": dict, "islands": list}
 
 
 class Record:
@@ -135,6 +154,9 @@ class Record:
         try:
             self.entries = {key: _entry(entry) for key, entry in manifest.pop("tensors").items()}
             self.case, self.id = str(manifest["case"]), str(manifest["record"])
+            for part, kind in _PARTS.items():
+                if not isinstance(manifest[part], kind):
+                    raise TypeError(f"part {part!r}")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ParityError(
                 f"{path} is damaged: {type(error).__name__} at {error}; restore or freeze it again"
@@ -184,8 +206,8 @@ class Record:
 def _entry(raw: Mapping[str, Any]) -> Entry:
     noise = {mode: Noise(float(value["max"]), float(value["rms"])) for mode, value in raw["noise"].items()}
     numbers = [float(raw["max"]), float(raw["rms"]), *(n.max for n in noise.values()), *(n.rms for n in noise.values())]
-    if not all(math.isfinite(number) for number in numbers):
-        raise ValueError(f"a figure of {raw['name']!r} that is not finite")
+    if not all(math.isfinite(number) and number >= 0.0 for number in numbers):
+        raise ValueError(f"a figure of {raw['name']!r} that is negative or not finite")
     return Entry(
         **{
             **raw,

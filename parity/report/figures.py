@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from parity.compare.verdicts import Verdict
-from parity.records.digest import BLOCK
+from parity.records.locate import BLOCK
 from parity.report.results import TensorResult
 
 NO_FIGURE, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"

@@ -154,6 +154,8 @@ def _writable(value: Any) -> Any:
         return {key: _writable(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_writable(inner) for inner in value]
+    if isinstance(value, Verdict):  # a plain string: xdist carries nothing else
+        return value.value
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -199,5 +201,5 @@ def read_report(path: Path) -> Report:
         raise ParityError(f"{path} has schema {schema!r}, this version reads {SCHEMA}: run `parity check` again")
     try:
         return Report(plain["environment"], tuple(stage_from_json(result) for result in plain["results"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ParityError(f"{path} is damaged ({type(error).__name__}: {error}): run `parity check` again") from None

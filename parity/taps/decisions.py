@@ -50,7 +50,7 @@ def forced_or_own(own: torch.Tensor, forced: Optional[torch.Tensor], size: int) 
         return own, ""
     if forced.shape[:-1] != own.shape[:-1]:
         return own, f"the frozen choice has shape {tuple(forced.shape)}, here it is {tuple(own.shape)}"
-    if forced.numel() and int(forced.max()) >= size:
+    if forced.numel() and not 0 <= int(forced.min()) <= int(forced.max()) < size:
         return own, f"the frozen choice picks index {int(forced.max())} of only {size}"
     return forced.to(own.device), ""
 

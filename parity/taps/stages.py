@@ -96,20 +96,38 @@ class StageTaps:
             if not _applies(call, arguments):
                 return method(*args, **kwargs)
             outer, self.stage = self.stage, stage.name
-            found = match(call.writes, arguments) if call.of_arguments else {}
-            result = method(*args, **kwargs)
-            if not call.of_arguments:
-                found = match(call.writes, result)
-            if call.each_image:
-                image = next(calls)
-                found = {item(name, image): tensor for name, tensor in found.items()}
-            if call is stage.calls[-1]:
-                found.update({name: self.state[name][0](self.model) for name in stage.writes_state})
-            self._keep(found, stage)
+            try:
+                result = self._watched(method, stage, call, calls, args, kwargs, arguments)
+            except BaseException:
+                self.stage = outer
+                raise
             self.stage = next((s.name for s in self.stages if s.begins_after == stage.name), outer)
             return result
 
         return observed
+
+    def _watched(
+        self,
+        method: Callable[..., Any],
+        stage: Stage,
+        call: Call,
+        calls: Iterator[int],
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+    ) -> Any:
+        """Make the call and keep what the declaration names."""
+        found = match(call.writes, arguments) if call.of_arguments else {}
+        result = method(*args, **kwargs)
+        if not call.of_arguments:
+            found = match(call.writes, result)
+        if call.each_image:
+            image = next(calls)
+            found = {item(name, image): tensor for name, tensor in found.items()}
+        if call is stage.calls[-1]:
+            found.update({name: self.state[name][0](self.model) for name in stage.writes_state})
+        self._keep(found, stage)
+        return result
 
     def _keep(self, found: Tensors, stage: Stage) -> None:
         for name, tensor in found.items():

@@ -1,0 +1,110 @@
+"""What ``parity convert`` does, behind its options."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity import __version__
+from parity.cases.base import Case
+from parity.cases.registry import find_case
+from parity.errors import ParityError
+from parity.records.locate import default_fixtures, find_records
+from parity.records.store import Record
+from parity.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from parity.weights.conversion import Conversion, convert_with_ledger, reverse
+from parity.weights.ledger import Ledger
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+def convert_file(options: argparse.Namespace) -> list[str]:
+    """Convert one checkpoint as the options ask; return what to tell, a line each.
+
+    Nothing is written unless every key is accounted for.
+
+    Raises:
+        ParityError: the input cannot be read, a key is unexplained, or an output cannot be written.
+    """
+    case = find_case(options.case)
+    _expect_different_files(options)
+    checkpoint = read_checkpoint(options.input, ema=options.ema, trust_pickle=options.trust_pickle)
+    shapes = legacy_shapes(case) if options.reverse else new_shapes(case)
+    if options.reverse:
+        done = reverse(checkpoint.state, rules=case.rules, left=checkpoint.left, target_names=shapes)
+    else:
+        done = convert_with_ledger(checkpoint.state, rules=case.rules, target_names=shapes)
+    meta = _meta(case, options, checkpoint)
+    write_checkpoint(
+        options.output, done.state, source=options.input, meta=meta, left=None if options.reverse else done.left
+    )
+    if options.ledger:
+        _write_text(options.ledger, done.ledger.to_json())
+    lines = [f"{case.id}: {options.input} -> {options.output}", f"  read: {checkpoint.origin}", *_summary(done.ledger)]
+    if not options.reverse:
+        return [*lines, _reversibility(case, checkpoint, done)]
+    unchecked = "" if shapes else "; no record of this case says what the legacy names are, so they are not checked"
+    return [*lines, f"  reversed: converted forward again, it gives the input back bit for bit{unchecked}"]
+
+
+def new_shapes(case: Case) -> Shapes:
+    """Return name -> shape of the new engine's parameters and buffers, from the model it builds."""
+    from parity.engines.session import Session
+
+    return Session(case.new).load(case.id, "fp32")
+
+
+def legacy_shapes(case: Case) -> Shapes | None:
+    """Return name -> shape of the legacy engine's, which every record holds; ``None`` without a record."""
+    for folder in find_records(default_fixtures(), case=case.id):
+        shapes: Shapes = Record(folder).manifest["weights"]["shapes"]
+        return shapes
+    return None
+
+
+def _expect_different_files(options: argparse.Namespace) -> None:
+    files = [options.input, options.output, *([options.ledger] if options.ledger else [])]
+    if len({file.resolve() for file in files}) < len(files):
+        raise ParityError(f"{options.output}: the input, the output and the ledger must be different files")
+
+
+def _meta(case: Case, options: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the output's own description: plain values, no time, so that the same input gives the same file."""
+    made = {
+        "version": __version__,
+        "case": case.id,
+        "engine": case.legacy if options.reverse else case.new,
+        "from": options.input.name,
+        "from_sha256": hashlib.sha256(options.input.read_bytes()).hexdigest(),
+        "weights": checkpoint.origin,
+    }
+    if not checkpoint.classes:
+        return {"parity": made}
+    # mmdet 3.x looks for dataset_meta, mmdet 2.x for CLASSES.
+    return {"parity": made, "dataset_meta": {"classes": checkpoint.classes}, "CLASSES": checkpoint.classes}
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise ParityError(f"--ledger {path}: {error.strerror}") from error
+
+
+def _summary(ledger: Ledger) -> list[str]:
+    sources, targets = len(list(ledger.sources())), len(list(ledger.targets()))
+    rules = [f"    {count} by {rule}" for rule, count in ledger.rules().items()]
+    return [f"  keys: {sources} read, {targets} written, each accounted for", *rules]
+
+
+def _reversibility(case: Case, checkpoint: Checkpoint, done: Conversion) -> str:
+    """Reverse the conversion at once, and say whether that gives back what was read."""
+    try:
+        back = reverse(done.state, rules=case.rules, left=done.left)
+    except ParityError as error:
+        return f"  not reversible: {error}"
+    same = sorted(back.ledger.targets(), key=str) == sorted(done.ledger.sources(), key=str)
+    return f"  reversible: --reverse {'gives the input back bit for bit' if same else 'does NOT give the input back'}"
