@@ -38,7 +38,8 @@ def main() -> None:
                     used = max(used, *(t.minimum_budget for t in result.tensors))
         passed += not failures
         setting = f"{threads} threads, oneDNN {'on' if onednn else 'off'}"
-        print(f"run {run + 1:2} ({setting}): {failures or 'all pass'}; {flips} flips; at most {used:.2f} x noise", flush=True)
+        outcome = failures or "all pass"
+        print(f"run {run + 1:2} ({setting}): {outcome}; {flips} flips; at most {used:.2f} x noise", flush=True)
     print(f"{passed} of {options.runs} runs pass (must be all)")
 
 

@@ -321,3 +321,10 @@ def test_figures_are_written_for_people(value, says):
 def test_both_values_have_the_digits_that_tell_them_apart():
     assert values(replace(OFF, actual=1.00000000002, expected=1.0)) == ("1.00000000002", "1.00000000000")
     assert values(replace(OFF, actual=7.0, expected=7.0)) == ("7", "7")
+
+
+def test_a_stage_that_a_case_does_not_have_is_blank_and_not_called_not_run():
+    fcn = replace(stage("fcn_head"), case="ddq_fcn_r50_12e")
+    rcnn = replace(stage("rpn_head"), case="ddq_rcnn_r50_12e")
+    assert "not run" not in text_of(page_of(fcn, rcnn))
+    assert "not run" in text_of(page_of(fcn, replace(rcnn, stage="neck")))

@@ -107,11 +107,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Cell:
-    """How many of a record's checks of one stage passed, and where to read about the first."""
+    """How many of a record's checks of one stage passed, and where to read about the first.
+
+    ``belongs`` is false where the case has no such stage, so that there is nothing to run.
+    """
 
     passed: int
     ran: int
     anchor: str
+    belongs: bool
 
 
 @dataclass(frozen=True)
@@ -281,12 +285,24 @@ def _group(
         panels.append(Panel(dtype, device, axes[dtype, device], rows))
     decisions = [(check, decision) for check in checks for decision in check.result.decisions]
     by_stage = _by(checks, lambda r: r.stage)
-    return Group(case, record, checks, panels, decisions, [_cell(by_stage.get(stage, [])) for stage in stages])
+    return Group(
+        case,
+        record,
+        checks,
+        panels,
+        decisions,
+        [_cell(by_stage.get(stage, []), belongs=_has_stage(case, stage)) for stage in stages],
+    )
 
 
-def _cell(checks: Sequence[Check]) -> Cell:
+def _has_stage(case: str, stage: str) -> bool:
+    known = all_cases().get(case)
+    return known is None or stage in known.stage_names()
+
+
+def _cell(checks: Sequence[Check], *, belongs: bool) -> Cell:
     worst_first = sorted(checks, key=lambda check: check.passes)
-    return Cell(sum(check.passes for check in checks), len(checks), worst_first[0].anchor if checks else "")
+    return Cell(sum(check.passes for check in checks), len(checks), worst_first[0].anchor if checks else "", belongs)
 
 
 def _not_run(groups: Sequence[Group]) -> int:
