@@ -294,3 +294,20 @@ def test_margins_of_an_nms_tell_the_nearest_iou() -> None:
     found = margins(suppressed(BOXES, rows(0.9, 0.8, 0.7), indices(0, 2)))
     assert found.iou == pytest.approx(0.1)
     assert found.score == pytest.approx(0.2)
+
+
+def test_the_order_of_an_unsorted_topk_is_no_part_of_the_choice() -> None:
+    scores = torch.tensor([0.9, 0.7, 0.5, 0.1], dtype=torch.float64)
+    unsorted = Choice("topk", scores, torch.tensor([2, 0, 1]), {"largest": 1.0}, 4, ordered=False)
+    assert judge(torch.tensor([1, 2, 0]), unsorted, tolerance=Tolerance(0.0)).flips == 0
+    wrong = judge(torch.tensor([1, 3, 0]), unsorted, tolerance=Tolerance(0.0))
+    assert (wrong.flips, wrong.uncertified) == (2, 1)
+    assert wrong.needed == pytest.approx(0.4)
+    tie = judge(torch.tensor([1, 3, 0]), unsorted, tolerance=Tolerance(0.41))
+    assert (tie.flips, tie.uncertified) == (2, 0)
+
+
+def test_the_order_of_a_sorted_topk_is() -> None:
+    scores = torch.tensor([0.9, 0.7, 0.5, 0.1], dtype=torch.float64)
+    ranked = Choice("topk", scores, torch.tensor([0, 1, 2]), {"largest": 1.0}, 4)
+    assert judge(torch.tensor([1, 2, 0]), ranked, tolerance=Tolerance(0.0)).uncertified > 0

@@ -19,7 +19,7 @@ from parity.compare.budgets import Noise
 from parity.compare.tensors import measure
 from parity.errors import ParityError
 from parity.records import store
-from parity.records.store import Entry, Record, sha256, write_record
+from parity.records.store import Entry, Record, _pooled, sha256, write_record
 
 DTYPES = (torch.float64, torch.float32, torch.int64, torch.int32, torch.bool, torch.uint8)
 MANIFEST = {
@@ -342,3 +342,17 @@ def test_a_disk_that_is_really_full_leaves_nothing_behind(tiny_disk: Path) -> No
     with pytest.raises(ParityError, match=r"record .*toy could not be written: .*(space|os error 28)"):
         write(tiny_disk / "a_case" / "toy", {"neck/big": torch.zeros(40_000)})
     assert list((tiny_disk / "a_case").iterdir()) == []
+
+
+def with_noise(noise: Noise, *, size: float) -> Entry:
+    kept = {"name": "x", "stage": "neck", "role": "output", "kind": "whole", "modes": ("isolated",), "file": "x"}
+    told = {"shape": (1,), "of_shape": (1,), "dtype": "float64", "meaning": "", "unit": "", "sha256": ""}
+    return Entry(**kept, **told, max=size, rms=size, noise={"isolated": noise})
+
+
+def test_the_noise_of_a_family_is_the_greatest_relative_to_size() -> None:
+    """One lucky number has next to no noise of its own; its siblings know better."""
+    lucky, usual = with_noise(Noise(1e-12, 1e-12), size=1.0), with_noise(Noise(4e-6, 2e-6), size=10.0)
+    pooled = _pooled({"neck/p3": lucky, "neck/p4": usual, "neck/mask": lucky}, "isolated")
+    assert pooled == {"neck/p*": Noise(4e-7, 2e-7), "neck/mask": Noise(1e-12, 1e-12)}
+    assert _pooled({"neck/p3": lucky}, "cascade") == {}

@@ -22,8 +22,20 @@ WORKER_SIDE = sorted(
         *(ROOT / "taps").glob("*.py"),
         *(
             ROOT / "engines" / f"{name}.py"
-            for name in ("base", "ddq_mmdet3rc", "mmdet3", "session", "wire", "worker", "__init__")
+            for name in (
+                "base",
+                "ddq_mmdet2",
+                "ddq_mmdet3rc",
+                "legacy",
+                "mmdet3",
+                "session",
+                "wire",
+                "worker",
+                "__init__",
+            )
         ),
+        ROOT / "weights" / "names.py",
+        ROOT / "weights" / "rules.py",
         ROOT / "weights" / "synthetic.py",
         ROOT / "weights" / "__init__.py",
         ROOT / "errors.py",

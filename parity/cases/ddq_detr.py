@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Tuple
 
 from parity.cases.base import Batch, Call, Case, Deviation, Fill, Meaning, Slice, Stage
+from parity.cases.common import PIXELS, RESNET
 from parity.cases.patterns import Constant, Ignore, Instances, Many, Metas, Samples, Split
 
 LAYERS = 6  # decoder layers
@@ -15,11 +16,7 @@ FEATURES = {
 }
 
 TENSORS = {
-    "image": Meaning("normalised, padded batch (B, 3, H, W)", "normalised RGB"),
-    "img_shape": Meaning("height and width after resizing, before padding (B, 2)", "pixels"),
-    "ori_shape": Meaning("height and width of the file (B, 2)", "pixels"),
-    "batch_input_shape": Meaning("height and width of the padded batch (2,)", "pixels"),
-    "scale_factor": Meaning("resize factor of width and height (B, 2)", "ratio"),
+    **PIXELS,
     "tokens": Meaning("features of all levels, one row a position (B, N, 256)", "activation"),
     "position": Meaning("positional encoding plus level embedding (B, N, 256)", "embedding"),
     "mask": Meaning("true where a position is padding (B, N)", "bool"),
@@ -160,12 +157,7 @@ def stages(backbone_levels: Tuple[str, ...], neck_levels: Tuple[str, ...]) -> Tu
 # non-trivial, so that none can be lost unseen. Attention is kept weak beside the residual path: it
 # averages, and with random weights a strong one makes all queries alike.
 WEIGHTS = (
-    Fill("*.num_batches_tracked", centre=7.0, spread=0.0),
-    Fill("*running_mean", spread=0.1),
-    Fill("*running_var", centre=1.0, spread=0.3),
-    Fill("backbone.*.bn3.weight", centre=0.3, spread=0.1),
-    Fill("backbone.*bn*.weight", centre=1.0, spread=0.2),
-    Fill("backbone.*downsample.1.weight", centre=0.8, spread=0.2),
+    *RESNET,
     Fill("*norm*.weight", centre=1.0, spread=0.2),
     Fill("neck.*.gn.weight", centre=1.0, spread=0.2),
     Fill("*sampling_offsets.bias", spread=2.0),

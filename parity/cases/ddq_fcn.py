@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Dict
 
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
+from parity.cases.common import PIXELS, RESNET
 from parity.cases.patterns import Constant, Detections, Ignore, Instances, Many, Metas, PerImage
 
 LEVELS = 5
@@ -19,11 +20,7 @@ DENSE = {
 }
 
 TENSORS = {
-    "image": Meaning("normalised, padded batch (B, 3, H, W)", "normalised RGB"),
-    "img_shape": Meaning("height and width after resizing, before padding (B, 2)", "pixels"),
-    "ori_shape": Meaning("height and width of the file (B, 2)", "pixels"),
-    "batch_input_shape": Meaning("height and width of the padded batch (2,)", "pixels"),
-    "scale_factor": Meaning("resize factor of width and height (B, 2)", "ratio"),
+    **PIXELS,
     "c": Meaning("backbone feature map of one stride", "activation"),
     "p": Meaning("neck feature map of one stride, 256 channels", "activation"),
     "class_scores": Meaning("class scores of one level (B, 80, H, W)", "probability"),
@@ -101,12 +98,7 @@ STAGES = (
 # First match wins. Positive scales (a negative one gives boxes of negative width), distances of a few
 # strides, so that boxes overlap and NMS has work to do; every bias, norm and statistic non-trivial.
 WEIGHTS = (
-    Fill("*.num_batches_tracked", centre=7.0, spread=0.0),
-    Fill("*running_mean", spread=0.1),
-    Fill("*running_var", centre=1.0, spread=0.3),
-    Fill("backbone.*.bn3.weight", centre=0.3, spread=0.1),
-    Fill("backbone.*bn*.weight", centre=1.0, spread=0.2),
-    Fill("backbone.*downsample.1.weight", centre=0.8, spread=0.2),
+    *RESNET,
     Fill("*scales.*.scale", centre=1.0, spread=0.2),
     Fill("*_head.*conv_reg.bias", centre=0.7, spread=0.3),
     Fill("*_head.*conv_reg.weight", spread=0.9, per_fan_in=True),

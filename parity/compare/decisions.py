@@ -30,6 +30,7 @@ class Choice:
         boxes: (N, 4) float64, only for ``nms``.
         settings: ``iou_threshold`` or ``largest``.
         size: N.
+        ordered: whether the order of the chosen counts, beside which they are.
         candidates: (..., M) indices that ``scores`` belong to; ``None`` where all are stored.
     """
 
@@ -40,6 +41,7 @@ class Choice:
     size: int
     boxes: Tensor | None = None
     candidates: Tensor | None = None
+    ordered: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _rows(tensor: Tensor) -> list[Tensor]:
 def _choice_rows(choice: Choice) -> list[Choice]:
     candidates = [None] * len(_rows(choice.chosen)) if choice.candidates is None else _rows(choice.candidates)
     return [
-        Choice(choice.kind, scores, chosen, choice.settings, choice.size, choice.boxes, candidate)
+        Choice(choice.kind, scores, chosen, choice.settings, choice.size, choice.boxes, candidate, choice.ordered)
         for scores, chosen, candidate in zip(_rows(choice.scores), _rows(choice.chosen), candidates, strict=True)
     ]
 
@@ -109,6 +111,9 @@ def _judge_row(actual: Tensor, truth: Choice, tolerance: Tolerance) -> Judgement
         wrong = max(1, len(set(actual.tolist()) ^ set(truth.chosen.tolist())))
         return Judgement(wrong, wrong, math.inf)
     flipped = flipped_indices(actual, truth.chosen)
+    if not truth.ordered:
+        actual = _best_first(actual, truth)
+        flipped = set(actual.tolist()) ^ set(truth.chosen.tolist())
     if not flipped:
         return Judgement(0, 0, 0.0)
     scores = _all_scores(truth)
@@ -120,6 +125,11 @@ def _judge_row(actual: Tensor, truth: Choice, tolerance: Tolerance) -> Judgement
         if len(actual) != len(truth.chosen):
             bad, needed = flipped, math.inf
     return Judgement(len(flipped), len(bad & flipped) or min(len(bad), len(flipped)), needed)
+
+
+def _best_first(chosen: Tensor, truth: Choice) -> Tensor:
+    """Return the chosen in the order of the truth's scores."""
+    return chosen[_all_scores(truth)[chosen].argsort(descending=True)]
 
 
 def _is_possible(actual: Tensor, size: int) -> bool:
@@ -229,7 +239,7 @@ def margins(truth: Choice) -> Margins:
     score, iou = math.inf, math.inf
     for row in _choice_rows(truth):
         scores = _all_scores(row)
-        chosen = scores[row.chosen]
+        chosen = scores[row.chosen if row.ordered else _best_first(row.chosen, row)]
         gaps = (chosen[:-1] - chosen[1:]).abs()
         if row.kind == "nms":
             assert row.boxes is not None

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from parity.cases.base import Case
-from parity.compare.budgets import allowance
+from parity.compare.budgets import Allowance, allowance
 from parity.compare.decisions import Choice, Tolerance, judge
 from parity.compare.tensors import measure, relative, unravel
 from parity.compare.verdicts import Verdict
@@ -76,7 +76,9 @@ def _compare_entry(run: Run, stored: StoredTensors, case: Case, key: str, *, mod
         return replace(blank, verdict=Verdict.DTYPE, note=f"dtype {whole.dtype}, expected {wanted}")
     actual = recorded_part(entry, key, run, stored)
     assert actual is not None
-    return _judge_values(blank, actual, expected, entry, mode=mode, dtype=dtype)
+    noise = stored.record.noise(key, mode) if _is_float(entry) else None
+    allowed = allowance(dtype, mode, expected_max=entry.max, expected_rms=entry.rms, measured=noise)
+    return _judge_values(blank, actual, expected, entry, allowed)
 
 
 def _is_float(entry: Entry) -> bool:
@@ -84,10 +86,8 @@ def _is_float(entry: Entry) -> bool:
 
 
 def _judge_values(
-    blank: TensorResult, actual: Tensor, expected: Tensor, entry: Entry, *, mode: str, dtype: str
+    blank: TensorResult, actual: Tensor, expected: Tensor, entry: Entry, allowed: Allowance
 ) -> TensorResult:
-    noise = entry.noise.get(mode) if _is_float(entry) else None
-    allowed = allowance(dtype, mode, expected_max=entry.max, expected_rms=entry.rms, measured=noise)
     limit = allowed.max if _is_float(entry) else 0.0
     found = measure(actual, expected, allowance=limit)
     needed = allowed.needed(max_abs=found.max_abs, rms=found.rms) if _is_float(entry) else found.max_abs
@@ -148,6 +148,7 @@ def frozen_choice(record: Record, stored: StoredTensors, name: str) -> Choice:
         int(described["size"]),
         boxes=parts.get("boxes"),
         candidates=parts.get("candidates"),
+        ordered=bool(described.get("ordered", True)),
     )
 
 
@@ -172,6 +173,8 @@ def _compare_decision(
 ) -> DecisionResult:
     truth = frozen_choice(stored.record, stored, name)
     described = stored.record.manifest["decisions"][name]
+    if decision is not None and "ordered" not in described:  # records from before it was written down
+        truth = replace(truth, ordered=decision.ordered)
     blank = DecisionResult(
         truth.kind,
         name,
@@ -182,6 +185,8 @@ def _compare_decision(
     )
     if decision is None:
         return replace(blank, note="the new engine made no such decision")
+    if decision.ordered != truth.ordered:
+        return replace(blank, verdict=Verdict.SHAPE, note="one engine sorts what it chooses, the other does not")
     if decision.refused or decision.scores.shape[-1] != truth.size or dict(decision.settings) != dict(truth.settings):
         reason = decision.refused or (
             f"{decision.scores.shape[-1]} to choose from with {decision.settings},"
@@ -218,7 +223,11 @@ def _tolerance(record: Record, name: str, *, mode: str, dtype: str) -> Tolerance
         entry = record.entries.get(f"{name}/{part}")
         if entry is not None:
             allowed = allowance(
-                dtype, mode, expected_max=entry.max, expected_rms=entry.rms, measured=entry.noise.get(mode)
+                dtype,
+                mode,
+                expected_max=entry.max,
+                expected_rms=entry.rms,
+                measured=record.noise(f"{name}/{part}", mode),
             )
             limits[part] = allowed.max
     return Tolerance(score=2.0 * limits["scores"], box=limits.get("boxes", 0.0))

@@ -37,7 +37,12 @@ def encode_run(run: Run) -> Message:
             if getattr(decision, part) is not None:
                 tensors[f"{name}/{part}"] = getattr(decision, part)
     decisions = {
-        name: {"kind": decision.kind, "settings": decision.settings, "refused": decision.refused}
+        name: {
+            "kind": decision.kind,
+            "settings": decision.settings,
+            "ordered": decision.ordered,
+            "refused": decision.refused,
+        }
         for name, decision in run.decisions.items()
     }
     return {

@@ -108,4 +108,6 @@ def as_choice(decision: Decision) -> Choice:
         largest = bool(decision.settings.get("largest", 1.0))
         candidates = scores.topk(CANDIDATES_TIMES_K * count, largest=largest).indices.sort(-1).values
         scores = scores.gather(-1, candidates)
-    return Choice(decision.kind, scores, decision.chosen, decision.settings, size, decision.boxes, candidates)
+    return Choice(
+        decision.kind, scores, decision.chosen, decision.settings, size, decision.boxes, candidates, decision.ordered
+    )

@@ -118,6 +118,7 @@ class _Freezer:
                 "kind": decision.kind,
                 "stage": stage,
                 "settings": decision.settings,
+                "ordered": decision.ordered,
                 "size": choice.size,
                 "smallest_score_margin": _finite_or_none(margin.score),
                 "smallest_iou_margin": _finite_or_none(margin.iou),

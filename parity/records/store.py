@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -162,6 +163,7 @@ class Record:
                 f"{path} is damaged: {type(error).__name__} at {error}; restore or freeze it again"
             ) from None
         self.manifest = manifest
+        self._families: dict[str, dict[str, Noise]] = {}
         for entry in self.entries.values():
             self._path(entry)
 
@@ -194,6 +196,18 @@ class Record:
             raise ParityError(f"{path}: {key} holds a NaN or an infinity: a record of that proves nothing")
         return tensor
 
+    def noise(self, key: str, mode: str) -> Noise | None:
+        """Return the legacy engine's float32 noise of an array, pooled over its family; ``None`` without any.
+
+        A floor is as good as its sample. Four runs of one number (the coarsest level's only score) may all
+        come out right by luck; so the levels, layers and images of one tensor share the largest noise that
+        any of them shows relative to its size.
+        """
+        if mode not in self._families:
+            self._families[mode] = _pooled(self.entries, mode)
+        entry, family = self.entries[key], self._families[mode].get(_family(key))
+        return None if family is None else Noise(family.max * entry.max, family.rms * entry.rms)
+
     def keys(self, *, stage: str, role: str, mode: str | None = None) -> list[str]:
         """Return the keys of one stage and role, in the order in which they came."""
         return [
@@ -201,6 +215,26 @@ class Record:
             for key, entry in self.entries.items()
             if entry.stage == stage and entry.role == role and (mode is None or mode in entry.modes)
         ]
+
+
+def _family(key: str) -> str:
+    """Return a key without its numbers.
+
+    >>> _family("decoder/references[3]"), _family("query_selection.sort.4/scores")
+    ('decoder/references[*]', 'query_selection.sort.*/scores')
+    """
+    return re.sub(r"\d+", "*", key)
+
+
+def _pooled(entries: Mapping[str, Entry], mode: str) -> dict[str, Noise]:
+    """Return family -> greatest noise of its arrays, each relative to the array's own size."""
+    pooled: dict[str, Noise] = {}
+    for key, entry in entries.items():
+        noise = entry.noise.get(mode)
+        if noise is not None and entry.max and entry.rms:
+            before = pooled.get(_family(key), Noise(0.0, 0.0))
+            pooled[_family(key)] = Noise(max(before.max, noise.max / entry.max), max(before.rms, noise.rms / entry.rms))
+    return pooled
 
 
 def _entry(raw: Mapping[str, Any]) -> Entry:

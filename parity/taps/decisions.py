@@ -33,6 +33,7 @@ class Decision:
         chosen: (K,) or (..., K) int64, the indices picked, best first.
         boxes: (N, 4), only for ``nms``, in the units that the detector uses there.
         settings: ``iou_threshold`` for ``nms``; ``largest`` for the others.
+        ordered: whether the order of the indices is part of the choice; not so for ``topk(sorted=False)``.
         refused: why a given choice could not be forced, empty where it could.
     """
 
@@ -41,6 +42,7 @@ class Decision:
     chosen: torch.Tensor
     boxes: Optional[torch.Tensor] = None
     settings: Dict[str, float] = field(default_factory=dict)
+    ordered: bool = True
     refused: str = ""
 
 
@@ -157,7 +159,7 @@ class DecisionTaps:
             with self._alone():
                 result = original(input, k, dim, largest, sorted)
             settings = {"largest": float(largest)}
-            choice = self._settle(TOPK, result.indices, scores=input, settings=settings)
+            choice = self._settle(TOPK, result.indices, scores=input, settings=settings, ordered=sorted)
             return type(result)((input.gather(-1, choice), choice))
 
         return topk
