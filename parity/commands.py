@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from parity import __version__
 from parity.cases.base import Batch, Case
-from parity.cases.registry import all_cases, find_case, nearest
+from parity.cases.registry import cases_with, find_case, nearest
 from parity.check import DTYPES, Checker
 from parity.compare.verdicts import worst
 from parity.engines.environment import legacy_python
@@ -76,7 +76,7 @@ def _batches(case: Case, options: argparse.Namespace) -> dict[str, Batch]:
 def check(options: argparse.Namespace) -> bool:
     """Judge the new engine as the options ask; print, write what was asked for; return whether all passed."""
     fixtures = options.fixtures or default_fixtures()
-    cases = [find_case(case_id) for case_id in options.cases] or list(all_cases().values())
+    cases = [find_case(case_id) for case_id in options.cases] or cases_with(options.stage)
     folders = {case.id: find_records(fixtures, case=case.id) for case in cases}
     missing = [case_id for case_id, found in folders.items() if not found]
     if (options.cases and missing) or len(missing) == len(cases):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from parity.cases.base import Case
-from parity.cases.registry import all_cases, find_case, nearest
+from parity.cases.registry import cases_with, find_case, nearest
 from parity.errors import ParityError
 from parity.records.locate import default_fixtures, find_records
 
@@ -91,7 +91,7 @@ def _parameters(config: pytest.Config) -> Iterator[Any]:
 def _chosen_records(config: pytest.Config) -> Iterator[tuple[Case, Path]]:
     fixtures = config.getoption("fixtures_dir") or default_fixtures()
     wanted = config.getoption("case")
-    cases = [find_case(wanted)] if wanted else list(all_cases().values())
+    cases = [find_case(wanted)] if wanted else cases_with(config.getoption("stage"))
     found = [(case, folder) for case in cases for folder in find_records(fixtures, case=case.id)]
     if not found:
         raise ParityError(f"{fixtures} holds no record of {wanted or 'any case'}: `parity freeze` makes one")

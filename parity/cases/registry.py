@@ -6,7 +6,7 @@ import difflib
 import functools
 import importlib
 import pkgutil
-from typing import Dict
+from typing import Dict, List, Optional
 
 import parity.cases
 from parity.cases.base import Case
@@ -29,6 +29,12 @@ def find_case(case_id: str) -> Case:
     if case_id not in cases:
         raise ParityError(f"unknown case {case_id!r}{nearest(case_id, cases)}; `parity cases` lists them all")
     return cases[case_id]
+
+
+def cases_with(stage: Optional[str]) -> List[Case]:
+    """Return the cases that have a stage; all of them for ``None``, or where none has it: the caller says so."""
+    cases = list(all_cases().values())
+    return [case for case in cases if stage is None or stage in case.stage_names()] or cases
 
 
 def nearest(name: str, known: object) -> str:
