@@ -127,6 +127,17 @@ def _judge_row(actual: Tensor, truth: Choice, tolerance: Tolerance) -> Judgement
     return Judgement(len(flipped), len(bad & flipped) or min(len(bad), len(flipped)), needed)
 
 
+def is_best_first(choice: Choice) -> bool:
+    """Whether what was chosen comes in the order of its scores, ties in any order.
+
+    >>> scores = torch.tensor([0.9, 0.7, 0.5])
+    >>> [is_best_first(Choice("topk", scores, torch.tensor(c), {}, 3)) for c in ([0, 2], [2, 0])]
+    [True, False]
+    """
+    rows = [_all_scores(row)[row.chosen] for row in _choice_rows(choice)]
+    return not any(bool((scores[1:] > scores[:-1]).any()) for scores in rows)
+
+
 def _best_first(chosen: Tensor, truth: Choice) -> Tensor:
     """Return the chosen in the order of the truth's scores."""
     return chosen[_all_scores(truth)[chosen].argsort(descending=True)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parity.cases.base import Case
 from parity.compare.budgets import Allowance, allowance
-from parity.compare.decisions import Choice, Tolerance, judge
+from parity.compare.decisions import Choice, Tolerance, is_best_first, judge
 from parity.compare.tensors import measure, relative, unravel
 from parity.compare.verdicts import Verdict
 from parity.engines.session import DTYPES, Run
@@ -140,7 +140,7 @@ def frozen_choice(record: Record, stored: StoredTensors, name: str) -> Choice:
     """Return the truth's decision ``name``."""
     described = record.manifest["decisions"][name]
     parts = {part: stored[f"{name}/{part}"] for part in ("boxes", "candidates") if f"{name}/{part}" in record.entries}
-    return Choice(
+    choice = Choice(
         described["kind"],
         stored[f"{name}/scores"].double(),
         stored[f"{name}/chosen"],
@@ -148,8 +148,10 @@ def frozen_choice(record: Record, stored: StoredTensors, name: str) -> Choice:
         int(described["size"]),
         boxes=parts.get("boxes"),
         candidates=parts.get("candidates"),
-        ordered=bool(described.get("ordered", True)),
     )
+    # Early records do not say whether the legacy engine sorts: there its choice is held to the order it came in,
+    # if that is one. The new engine's own word never decides.
+    return replace(choice, ordered=bool(described.get("ordered", is_best_first(choice))))
 
 
 def compare_decisions(
@@ -173,8 +175,6 @@ def _compare_decision(
 ) -> DecisionResult:
     truth = frozen_choice(stored.record, stored, name)
     described = stored.record.manifest["decisions"][name]
-    if decision is not None and "ordered" not in described:  # records from before it was written down
-        truth = replace(truth, ordered=decision.ordered)
     blank = DecisionResult(
         truth.kind,
         name,
@@ -185,7 +185,7 @@ def _compare_decision(
     )
     if decision is None:
         return replace(blank, note="the new engine made no such decision")
-    if decision.ordered != truth.ordered:
+    if decision.ordered != described.get("ordered", decision.ordered):
         return replace(blank, verdict=Verdict.SHAPE, note="one engine sorts what it chooses, the other does not")
     if decision.refused or decision.scores.shape[-1] != truth.size or dict(decision.settings) != dict(truth.settings):
         reason = decision.refused or (
