@@ -151,7 +151,8 @@ def frozen_choice(record: Record, stored: StoredTensors, name: str) -> Choice:
     )
     # Early records do not say whether the legacy engine sorts: there its choice is held to the order it came in,
     # if that is one. The new engine's own word never decides.
-    return replace(choice, ordered=bool(described.get("ordered", is_best_first(choice))))
+    in_order = choice.kind != "topk" or is_best_first(choice)
+    return replace(choice, ordered=bool(described.get("ordered", in_order)))
 
 
 def compare_decisions(
