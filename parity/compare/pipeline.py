@@ -1,0 +1,57 @@
+"""Say where two data pipelines do not ask for the same random choices, and what of their batches is known to differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from parity.cases.base import Deviation
+from parity.compare.verdicts import Verdict
+from parity.report.results import TensorResult
+
+SHOWN = 5
+SQUARE = "square_images"
+
+
+def other_questions(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return a note for each example in which the engines' draws part, at the first one that is not the same.
+
+    Args:
+        actual, expected: ``draws[i]`` -> rows of (least answer, end, answer, probability), float64 (D, 4).
+    """
+    notes = [note for name in expected if (note := _first_other(name, actual.get(name), expected[name]))]
+    more = len(notes) - SHOWN
+    return (*notes[:SHOWN], f"… and in {more} more examples") if more > 0 else tuple(notes)
+
+
+def _first_other(name: str, actual: Tensor | None, expected: Tensor) -> str:
+    ours, theirs = [] if actual is None else actual.tolist(), expected.tolist()
+    for number in range(max(len(ours), len(theirs))):
+        mine, wanted = (_described(rows[number] if number < len(rows) else None) for rows in (ours, theirs))
+        if mine != wanted:
+            return f"{name}: at draw {number} the new engine asks for {mine}, the legacy engine asked for {wanted}"
+    return ""
+
+
+def _described(row: list[float] | None) -> str:
+    if row is None:
+        return "nothing more"
+    least, end, answer, probability = row
+    return f"a number from {least:.0f} to {end - 1:.0f}, {answer:.0f} having probability {probability:.6g}"
+
+
+def allow_square_images(
+    result: TensorResult, actual: Tensor, expected: Tensor, *, square: Tensor, deviations: Iterable[Deviation]
+) -> TensorResult:
+    """Return the result of a comparison of batching, ``equal`` if a deviation is known and only square images differ.
+
+    Args:
+        actual, expected, square: (I,) bool: with which others an image is batched, and whether it is square.
+    """
+    known = next((each for each in deviations if each.kind == SQUARE and each.tensor == result.name), None)
+    if known is None or result.verdict is not Verdict.DIVERGED or bool(((actual != expected) & ~square).any()):
+        return result
+    note = f"known deviation: {known.reason} ({known.link})"
+    return replace(result, verdict=Verdict.EQUAL, minimum_budget=0.0, note=note)
