@@ -1,0 +1,1 @@
+"""Real training with either engine, its loss curve in one format, and batches that both are trained on."""

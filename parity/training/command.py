@@ -1,0 +1,139 @@
+"""What ``parity train`` does, behind its options."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parity.cases.base import Case
+from parity.cases.registry import find_case
+from parity.engines.environment import legacy_python
+from parity.engines.host import worker_source
+from parity.engines.session import make_engine
+from parity.errors import ParityError
+
+DRIVER = Path(__file__).with_name("driver.py")
+LOG = "losses.jsonl"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a training is started: its words, what it adds to the environment, and where it logs."""
+
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    log: Path
+
+
+def train(options: argparse.Namespace) -> Path:
+    """Train as the options ask and return the file of the loss curve.
+
+    Raises:
+        ParityError: the call is wrong, or the training failed; its own output says why.
+    """
+    launch = prepare(options)
+    done = subprocess.run(launch.command, env={**os.environ, **launch.environment}, check=False)
+    if done.returncode:
+        raise ParityError(
+            f"the training of {options.case} ended with status {done.returncode}: its own output is above;"
+            " --resume goes on from the last checkpoint"
+        )
+    return launch.log
+
+
+def prepare(options: argparse.Namespace) -> Launch:
+    """Write the job into its work folder and return how to start it."""
+    case = find_case(options.case)
+    engine = case.new if options.engine == "new" else case.legacy
+    _require(options)
+    folder = (options.work_dir or Path("work_dirs") / f"{case.id}-{options.engine}").resolve()
+    log = folder / LOG
+    if log.exists() and not options.resume:
+        raise ParityError(f"{folder} holds a training: --resume goes on with it, --work-dir names another folder")
+    legacy = options.engine == "legacy"
+    package = Path(__file__).parents[2]
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))}
+    python = sys.executable
+    if legacy:
+        python = _local(legacy_python(engine, options.legacy_python))
+        environment["PYTHONPATH"] = _source(folder)  # this package and nothing else of this interpreter's
+    elif options.resume:
+        # mmengine keeps more than tensors in its checkpoints, and torch >= 2.6 reads only tensors unless told to.
+        environment["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
+    if options.gpus == 0:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    job = _write_job(case, engine, options, folder)
+    launcher = _launcher(options.gpus) if options.gpus > 1 else ()
+    return Launch((python, *launcher, str(DRIVER), str(job)), environment, log)
+
+
+def _require(options: argparse.Namespace) -> None:
+    """Raise ``ParityError`` where the options make no sense together."""
+    legacy = options.engine == "legacy"
+    if legacy and not options.legacy_root:
+        raise ParityError("--engine legacy: name the DDQ checkout with --legacy-root")
+    if options.gpus < 0 or options.max_steps < 0:
+        raise ParityError("--gpus and --max-steps: give 0 or more")
+    unclear = [option for option in options.cfg_option if "=" not in option]
+    if unclear:
+        raise ParityError(f"--cfg-option {unclear[0]}: write it as KEY=VALUE, such as optim_wrapper.optimizer.lr=1e-4")
+    if options.data_root and not options.data_root.is_dir():
+        raise ParityError(f"--data-root {options.data_root}: no such folder")
+    if options.batches and legacy and options.gpus > 1 and find_case(options.case).legacy == "ddq_mmdet2":
+        raise ParityError("--batches: mmdet 2 is fed them on one GPU (--gpus 1) or on the CPU (--gpus 0)")
+    if options.batches and not (options.batches / "manifest.json").is_file():
+        raise ParityError(f"--batches {options.batches}: no frozen batches; `parity freeze --batches N` makes them")
+
+
+def _local(python: str) -> str:
+    if "=" in python:
+        raise ParityError(f"--legacy-python {python}: a training is started where its interpreter is; run it there")
+    return python
+
+
+def _source(folder: Path) -> str:
+    """Write this package as a zip file for another interpreter to import."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".parity.zip"
+    path.write_bytes(worker_source())
+    return str(path)
+
+
+def _launcher(gpus: int) -> tuple[str, ...]:
+    """Return the words that start one process a GPU, the same in torch 1.9 and today."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = ("--master_addr=127.0.0.1", f"--master_port={port}")
+    return ("-m", "torch.distributed.run", "--nnodes=1", f"--nproc_per_node={gpus}", *address)
+
+
+def _write_job(case: Case, engine: str, options: argparse.Namespace, folder: Path) -> Path:
+    legacy = options.engine == "legacy"
+    root = str(Path(options.legacy_root).resolve()) if legacy else ""
+    job: dict[str, Any] = {
+        "engine": engine,
+        "root": root,
+        "config": str(Path(root) / case.configs[engine]) if legacy else make_engine(engine).config_path(case),
+        "work_dir": str(folder),
+        "log": str(folder / LOG),
+        "data_root": str(options.data_root.resolve()) if options.data_root else "",
+        "options": list(options.cfg_option),
+        "gpus": options.gpus,
+        "seed": options.seed,
+        "max_steps": options.max_steps,
+        "resume": options.resume,
+        "batches": str(options.batches.resolve()) if options.batches else "",
+        "header": {"case": case.id, "engine": engine, "gpus": options.gpus, "options": list(options.cfg_option)},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "job.json"
+    path.write_text(json.dumps(job, indent=1) + "\n")
+    return path
