@@ -1,0 +1,1 @@
+"""Jobs on clusters: scripts for Slurm and Donau, and a book of what was submitted."""

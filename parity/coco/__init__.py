@@ -1,0 +1,1 @@
+"""Tools for COCO data sets: a drawn one, parts of one, label maps, checks."""
