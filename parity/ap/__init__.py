@@ -1,0 +1,1 @@
+"""Full-val AP: both engines predict, one evaluator judges, and their detections are matched image by image."""
