@@ -1,0 +1,1 @@
+"""Draft a case by looking at the models of both engines: stages, weight rules, fills."""
