@@ -1,0 +1,1 @@
+"""The built-in mutants, one file a part of the detectors; each has ``MUTANTS``."""

@@ -1,0 +1,75 @@
+"""All mutants: the built-in ones, found by looking into ``families``, and those of a user's file."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from parity.cases.registry import all_cases, nearest
+from parity.errors import ParityError
+from parity.mutants import families
+from parity.mutants.base import Mutant
+
+
+@functools.lru_cache(maxsize=1)
+def built_in() -> tuple[Mutant, ...]:
+    """Return the mutants of every family."""
+    modules = [
+        importlib.import_module(f"{families.__name__}.{info.name}") for info in pkgutil.iter_modules(families.__path__)
+    ]
+    return checked([mutant for module in modules for mutant in getattr(module, "MUTANTS", ())], "the families")
+
+
+def from_file(path: Path) -> tuple[Mutant, ...]:
+    """Return the mutants that a Python file declares as ``MUTANTS``.
+
+    Raises:
+        ParityError: the file cannot be read or run, or declares none, or one that is not well formed.
+    """
+    spec = importlib.util.spec_from_file_location(f"mutants_of_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ParityError(f"--from {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ParityError(f"--from {path}: {type(error).__name__}: {error}") from error
+    found = getattr(module, "MUTANTS", None)
+    if not isinstance(found, Iterable) or not (declared := list(found)):
+        raise ParityError(f"--from {path}: it declares no MUTANTS, a list of parity.mutants.Mutant")
+    return checked(declared, f"--from {path}")
+
+
+def checked(mutants: Sequence[Any], source: str) -> tuple[Mutant, ...]:
+    """Return the mutants, once each is known to be one, to have its own id, and to concern a known case's stage."""
+    seen: set[str] = set()
+    for mutant in mutants:
+        if not isinstance(mutant, Mutant):
+            raise ParityError(f"{source}: {mutant!r} is no parity.mutants.Mutant")
+        if mutant.id in seen:
+            raise ParityError(f"{source}: two mutants have the id {mutant.id!r}")
+        seen.add(mutant.id)
+        concerned = [case for case in all_cases().values() if mutant.concerns(case.id)]
+        if not concerned:
+            raise ParityError(f"{source}: mutant {mutant.id} concerns no case: {', '.join(mutant.cases)}")
+        for case in concerned:
+            if mutant.stage not in case.all_stage_names():
+                raise ParityError(
+                    f"{source}: mutant {mutant.id}: {case.id} has no stage {mutant.stage!r}"
+                    f"{nearest(mutant.stage, case.all_stage_names())}"
+                )
+    return tuple(mutants)
+
+
+def chosen(mutants: Sequence[Mutant], pattern: str) -> tuple[Mutant, ...]:
+    """Return the mutants whose id matches ``pattern`` (fnmatch); none is a ``ParityError``."""
+    found = tuple(mutant for mutant in mutants if fnmatchcase(mutant.id, pattern))
+    if not found:
+        raise ParityError(f"--mutant {pattern}: no such mutant{nearest(pattern, [m.id for m in mutants])}")
+    return found
