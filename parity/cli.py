@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 import warnings
@@ -11,7 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from parity import __version__
+from parity.ap.options import add_ap
+from parity.bisect.options import add_bisect
+from parity.cases.outside import named_folders, use_folders
+from parity.clusters.options import add_jobs, add_submit
+from parity.coco.options import add_coco
 from parity.errors import ParityError
+from parity.report.options import add_diff, add_report
 
 PASSED, DIVERGED, WRONG_CALL = 0, 1, 2
 
@@ -28,8 +35,33 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for add in (_add_cases, _add_env, _add_freeze, _add_check, _add_convert, _add_report):
+    for add in (
+        _add_cases,
+        _add_env,
+        _add_new_case,
+        _add_freeze,
+        _add_check,
+        _add_locate,
+        _add_convert,
+        _add_train,
+        add_coco,
+        add_ap,
+        add_submit,
+        add_jobs,
+        _add_mutate,
+        _add_fuzz,
+        add_report,
+        add_diff,
+        add_bisect,
+    ):
         add(commands)
+    for name in ("freeze", "check", "locate"):
+        help_text = "other engines than the case's own: the truth first"
+        commands.choices[name].add_argument("--pair", nargs=2, metavar=("OLD", "NEW"), help=help_text)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--cases", dest="case_folders", type=Path, action="append", default=[], metavar="DIR", help="more cases"
+        )
     return parser
 
 
@@ -44,17 +76,40 @@ def _add_env(commands: Any) -> None:
     env.add_argument("engine", metavar="ENGINE")
     env.add_argument("--python", metavar="PY", help="the Python to make it with, if none is found")
     env.add_argument("--where", type=Path, metavar="DIR", help="where to make it")
+    env.add_argument("--if-possible", action="store_true", help="without a fitting Python say so, and succeed")
     env.set_defaults(run=_env)
+
+
+def _add_new_case(commands: Any) -> None:
+    new = commands.add_parser("new-case", help="draft the file of a case by looking at both engines' models")
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--legacy-config", required=True, metavar="A.py", help="a file, or a stock one by its name")
+    new.add_argument("--new-config", required=True, metavar="B.py", help="a file, or a stock one by its name")
+    new.add_argument("--checkpoint", type=Path, metavar="C.pth", help="the legacy model's weights")
+    new.add_argument(
+        "--new-checkpoint", type=Path, metavar="D.pth", help="the same, converted by others: match by value"
+    )
+    new.add_argument("--sizes", metavar="HxW,…", help="look at the models with images of these sizes")
+    new.add_argument("--trust-pickle", action="store_true", help="run whatever a checkpoint's pickle asks for")
+    new.add_argument("--legacy-engine", default="mmdet2", metavar="ENGINE")
+    new.add_argument("--force", action="store_true", help="replace a file that exists")
+    _legacy_options(new)
+    new.set_defaults(run=_new_case)
 
 
 def _add_freeze(commands: Any) -> None:
     freeze = commands.add_parser("freeze", help="record what the legacy engine computes")
     freeze.add_argument("case", metavar="CASE")
-    _legacy_options(freeze, required=True)
+    _legacy_options(freeze)
     freeze.add_argument("--record", metavar="NAME", help="freeze this one of the case's records, or name a new one")
     freeze.add_argument("--seed", type=int, metavar="N", help="seed of weights and drawn images")
     freeze.add_argument("--sizes", metavar="HxW,…", help="draw images of these sizes, such as 128x160,96x150")
+    freeze.add_argument("--objects", metavar="N,…", help="a training record: draw so many boxes in each image")
+    freeze.add_argument("--steps", type=int, default=1, metavar="N", help="a training record: a trajectory of N steps")
     freeze.add_argument("--out", type=Path, metavar="DIR", help="where records go (default: fixtures)")
+    freeze.add_argument("--batches", type=int, metavar="N", help="dump N batches of the training loader instead")
+    freeze.add_argument("--engine", choices=("legacy", "new"), default="legacy", help="whose loader (with --batches)")
+    _data_options(freeze)
     freeze.add_argument("--force", action="store_true", help="replace a record that exists")
     freeze.set_defaults(run=_freeze)
 
@@ -66,10 +121,22 @@ def _add_check(commands: Any) -> None:
     check.add_argument("--stage", metavar="S")
     check.add_argument("--mode", choices=("isolated", "cascade"))
     check.add_argument("--dtype", choices=("fp64", "fp32"))
+    check.add_argument("--steps", type=int, default=3, metavar="N", help="compare N steps of a trajectory (default: 3)")
     check.add_argument("--device", default="cpu", metavar="cpu|cuda")
     check.add_argument("--json", type=Path, metavar="FILE")
+    check.add_argument("--junit", type=Path, metavar="FILE", help="write the run as JUnit XML")
     check.add_argument("--report-dir", type=Path, metavar="DIR", help="write results.json and index.html there")
     check.set_defaults(run=_check)
+
+
+def _add_locate(commands: Any) -> None:
+    locate = commands.add_parser("locate", help="name the first module that differs inside a stage")
+    locate.add_argument("case", metavar="CASE")
+    locate.add_argument("--stage", required=True, metavar="S")
+    locate.add_argument("--record", metavar="NAME", help="the batch to run (default: the case's first)")
+    locate.add_argument("--json", type=Path, metavar="FILE", help="a run's page shows a locate….json in its folder")
+    _legacy_options(locate)
+    locate.set_defaults(run=_locate)
 
 
 def _add_convert(commands: Any) -> None:
@@ -84,17 +151,67 @@ def _add_convert(commands: Any) -> None:
     convert.set_defaults(run=_convert)
 
 
-def _add_report(commands: Any) -> None:
-    report = commands.add_parser("report", help="make the page of a results file")
-    report.add_argument("results", type=Path, metavar="RESULTS.json")
-    report.add_argument("--out", type=Path, metavar="DIR", default=Path("reports/latest"))
-    report.set_defaults(run=_report)
+def _add_mutate(commands: Any) -> None:
+    mutate = commands.add_parser("mutate", help="measure the harness: plant bugs in the new engine, see what is caught")
+    mutate.add_argument("cases", nargs="*", metavar="CASE")
+    mutate.add_argument("--fixtures", type=Path, metavar="DIR")
+    mutate.add_argument("--from", dest="source", type=Path, metavar="FILE.py", help="plant the MUTANTS of this file")
+    mutate.add_argument("--mutant", default="*", metavar="GLOB", help="plant those whose id matches")
+    mutate.add_argument("--select", metavar="NAME", help="plant a named selection: ci")
+    mutate.add_argument("--harness-only", action="store_true", help="do not judge as people do, too: faster")
+    mutate.add_argument("--benign", action="store_true", help="make changes that must not raise an alarm instead")
+    mutate.add_argument(
+        "--smallest", type=int, default=0, metavar="N", help="with --benign: only the N smallest records"
+    )
+    _legacy_options(mutate)
+    mutate.add_argument("--json", type=Path, metavar="FILE")
+    mutate.add_argument("--read", nargs="+", type=Path, metavar="FILE.json", help="run nothing, read what was written")
+    mutate.add_argument("--page", type=Path, metavar="FILE.md", help="with --read: write the page of all outcomes")
+    mutate.set_defaults(run=_mutate)
 
 
-def _legacy_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    parser.add_argument("--legacy-root", metavar="DIR", required=required, help="the DDQ checkout")
+def _add_fuzz(commands: Any) -> None:
+    fuzz = commands.add_parser("fuzz", help="draw situations and run both engines live until they differ")
+    fuzz.add_argument("case", metavar="CASE")
+    fuzz.add_argument("--examples", type=int, default=50, metavar="N", help="how many situations (default: 50)")
+    fuzz.add_argument("--seed", type=int, default=0, metavar="N", help="draw others (default: 0, always the same ones)")
+    fuzz.add_argument("--kind", choices=("inference", "training"), help="default: both, where training is declared")
+    fuzz.add_argument("--dtype", choices=("fp64", "fp32"), default="fp64", help="fp32: in float32 as well; dearer")
+    fuzz.add_argument("--save-failing", type=Path, metavar="DIR", help="keep the smallest that fails, as a record")
+    fuzz.add_argument("--situation", type=Path, metavar="FILE.json", help="draw none: run one that was kept")
+    _legacy_options(fuzz)
+    fuzz.set_defaults(run=_fuzz)
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser("train", help="train with the published configuration of either engine")
+    train.add_argument("case", metavar="CASE")
+    train.add_argument("--engine", choices=("legacy", "new"), required=True)
+    train.add_argument(
+        "--gpus", type=int, default=8, metavar="N", help="0 trains on the CPU (default: 8, as published)"
+    )
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the work folder")
+    train.add_argument("--work-dir", type=Path, metavar="DIR", help="default: work_dirs/CASE-ENGINE")
+    train.add_argument("--batches", type=Path, metavar="DIR", help="train on frozen batches instead")
+    _data_options(train)
+    train.add_argument("--seed", type=int, metavar="N")
+    train.add_argument("--max-steps", type=int, default=0, metavar="N", help="end after N steps, without validation")
+    _legacy_options(train)
+    train.set_defaults(run=_train)
+
+
+def _legacy_options(parser: argparse.ArgumentParser) -> None:
+    root = os.environ.get("PARITY_LEGACY_ROOT", "")
+    parser.add_argument("--legacy-root", metavar="DIR", default=root, help="the checkout, for an engine that runs one")
     parser.add_argument("--legacy-python", metavar="PY", help="the legacy interpreter (default: that of `parity env`)")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for one request to the legacy engine")
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="COCO (default: data/coco, as published)")
+    parser.add_argument(
+        "--cfg-option", action="append", default=[], metavar="K=V", help="change the config; repeatable"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,6 +221,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(words)
         if not options.debug:  # the engines are old code under a new torch: their warnings are no news
             warnings.simplefilter("ignore")
+        use_folders([*named_folders(), *options.case_folders])
+        if getattr(options, "pair", None):
+            _use_pair(options)
         return int(options.run(options))
     except ParityError as error:
         print(f"parity: {error}", file=sys.stderr)
@@ -115,6 +235,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("parity: interrupted", file=sys.stderr)
         return WRONG_CALL
+
+
+def _use_pair(options: argparse.Namespace) -> None:
+    """Let the cases that are named be those of the two engines."""
+    from parity.cases.pairs import paired_id
+
+    if isinstance(getattr(options, "case", None), str):
+        options.case = paired_id(options.case, *options.pair)
+    else:
+        if not options.cases:
+            raise ParityError("--pair: name the cases to check")
+        options.cases = [paired_id(case, *options.pair) for case in options.cases]
 
 
 # Each command imports what it needs when it runs: `parity cases` need not wait for torch.
@@ -134,13 +266,31 @@ def _cases(options: argparse.Namespace) -> int:
 
 
 def _env(options: argparse.Namespace) -> int:
-    from parity.engines.environment import make_environment
+    from parity.engines.environment import NoFittingPython, make_environment
 
-    make_environment(options.engine, python=options.python, folder=options.where)
+    try:
+        make_environment(options.engine, python=options.python, folder=options.where)
+    except NoFittingPython as missing:
+        if not options.if_possible:
+            raise
+        print(f"{options.engine}: not made: {missing}")
+    return PASSED
+
+
+def _new_case(options: argparse.Namespace) -> int:
+    from parity.drafting.command import new_case
+
+    for line in new_case(options):
+        print(line)
     return PASSED
 
 
 def _freeze(options: argparse.Namespace) -> int:
+    if options.batches is not None:
+        from parity.training.freeze_batches import freeze_batches
+
+        print(f"frozen: {freeze_batches(options)}")
+        return PASSED
     from parity.commands import freeze
 
     for folder in freeze(options):
@@ -154,6 +304,20 @@ def _check(options: argparse.Namespace) -> int:
     return PASSED if check(options) else DIVERGED
 
 
+def _locate(options: argparse.Namespace) -> int:
+    from parity.locate.command import locate
+
+    lines = []
+    for line in locate(options):
+        lines.append(line)
+        print(line)
+    if options.json:
+        from parity.report.located import write_located
+
+        write_located(options.json, case=options.case, stage=options.stage, lines=lines)
+    return PASSED
+
+
 def _convert(options: argparse.Namespace) -> int:
     from parity.weights.convert_command import convert_file
 
@@ -161,11 +325,22 @@ def _convert(options: argparse.Namespace) -> int:
     return PASSED
 
 
-def _report(options: argparse.Namespace) -> int:
-    from parity.report.page import write_report
-    from parity.report.results import read_report
+def _mutate(options: argparse.Namespace) -> int:
+    from parity.mutants.command import mutate
 
-    print(f"report: {write_report(read_report(options.results), options.out)}")
+    return PASSED if mutate(options) else DIVERGED
+
+
+def _fuzz(options: argparse.Namespace) -> int:
+    from parity.fuzz.command import fuzz
+
+    return PASSED if fuzz(options) else DIVERGED
+
+
+def _train(options: argparse.Namespace) -> int:
+    from parity.training.command import train
+
+    print(f"loss curve: {train(options)}")
     return PASSED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,18 +11,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from parity import __version__
-from parity.cases.base import Batch, Case
+from parity.cases.base import Batch, Case, TrainingBatch
 from parity.cases.registry import cases_with, find_case, nearest
-from parity.check import DTYPES, Checker
+from parity.check import Checker
 from parity.compare.verdicts import worst
-from parity.engines.environment import legacy_python
-from parity.engines.host import DEFAULT_TIME_LIMIT, RemoteSession
+from parity.engines.opening import open_legacy
 from parity.errors import ParityError
+from parity.provenance import provenance
 from parity.records.freeze import VARIANTS
 from parity.records.freeze import freeze as freeze_record
+from parity.records.freeze_recipe import freeze_recipe
+from parity.records.freeze_training import freeze_training
 from parity.records.images import parse_sizes
-from parity.records.layout import MODES
+from parity.records.kinds import RECIPE, TRAINING_PREFIX, TRAJECTORY_PREFIX, checks_of
 from parity.records.locate import default_fixtures, find_records
 from parity.records.store import Record, write_record
 from parity.report.messages import failure_message, stage_line
@@ -32,23 +34,36 @@ def freeze(options: argparse.Namespace) -> Iterator[Path]:
     """Freeze the records that the options ask for; yield each folder when it is complete."""
     case = find_case(options.case)
     out = options.out or default_fixtures()
+    recipe = [RECIPE] if _wants_recipe(case, options) else []
     batches = _batches(case, options)
-    for name in batches:
+    for name in (*batches, *recipe):
         if (out / case.id / name).exists() and not options.force:
             raise ParityError(f"record {out / case.id / name} exists; --force replaces it, --out writes elsewhere")
-    with RemoteSession(
-        case.legacy,
-        python=legacy_python(case.legacy, options.legacy_python),
-        root=options.legacy_root,
-        time_limit=options.time_limit or DEFAULT_TIME_LIMIT,
-    ) as legacy:
+    with open_legacy(case.legacy, options) as legacy:
         for name, batch in batches.items():
             steps = 2 + len(case.stages) + len(VARIANTS)
             with tqdm(total=steps, desc=f"{case.id}/{name}", unit="step", disable=None) as bar:
-                frozen = freeze_record(case, name, batch, legacy, progress=partial(_advance, bar))
+                progress = partial(_advance, bar)
+                if isinstance(batch, TrainingBatch):
+                    frozen = freeze_training(case, name, batch, legacy, progress=progress)
+                else:
+                    frozen = freeze_record(case, name, batch, legacy, progress=progress)
                 bar.update()
             write_record(out / case.id / name, *frozen, force=options.force)
             yield out / case.id / name
+        for name in recipe:
+            with tqdm(total=1 + len(case.recipe_stages), desc=f"{case.id}/{name}", unit="step", disable=None) as bar:
+                frozen = freeze_recipe(case, legacy, progress=partial(_advance, bar))
+            write_record(out / case.id / name, *frozen, force=options.force)
+            yield out / case.id / name
+
+
+def _wants_recipe(case: Case, options: argparse.Namespace) -> bool:
+    """Whether the recipe is to be frozen: it has neither weights nor images, so nothing of it could be drawn anew."""
+    drawn = options.sizes is not None or options.seed is not None
+    if options.record == RECIPE and drawn:
+        raise ParityError("--record recipe: it holds neither images nor weights; leave --sizes and --seed out")
+    return bool(case.recipe_stages) and options.record in (None, RECIPE) and not drawn
 
 
 def _advance(bar: tqdm, text: str) -> None:
@@ -59,18 +74,47 @@ def _advance(bar: tqdm, text: str) -> None:
 def _batches(case: Case, options: argparse.Namespace) -> dict[str, Batch]:
     """Return record name -> batch: the case's own, or one drawn for the given sizes."""
     if options.sizes:
-        sizes = parse_sizes(options.sizes)
-        seed = 0 if options.seed is None else options.seed
-        return {options.record or f"seed{seed}-{options.sizes.replace(',', '-')}": Batch(seed=seed, sizes=sizes)}
-    if options.record and options.record not in case.records:
+        name, batch = _drawn_batch(options)
+        return {name: batch}
+    if options.objects or options.steps != 1:
+        raise ParityError("--objects and --steps go with --sizes: they draw the ground truth of those images")
+    if options.record == RECIPE and case.recipe_stages:
+        return {}
+    declared: dict[str, Batch] = {**case.records, **case.training}
+    if options.record and options.record not in declared:
         raise ParityError(
-            f"case {case.id} declares no record {options.record!r}{nearest(options.record, case.records)};"
+            f"case {case.id} declares no record {options.record!r}{nearest(options.record, declared)};"
             " --sizes makes a new one of that name"
         )
-    chosen = {name: batch for name, batch in case.records.items() if options.record in (None, name)}
+    chosen = {name: batch for name, batch in declared.items() if options.record in (None, name)}
     if options.seed is None:
         return chosen
     return {f"{name}-seed{options.seed}": replace(batch, seed=options.seed) for name, batch in chosen.items()}
+
+
+def _drawn_batch(options: argparse.Namespace) -> tuple[str, Batch]:
+    """Return the batch drawn for the given sizes, and the name of its record."""
+    sizes = parse_sizes(options.sizes)
+    seed = 0 if options.seed is None else options.seed
+    name = f"seed{seed}-{options.sizes.replace(',', '-')}"
+    if not options.objects:
+        return options.record or name, Batch(seed=seed, sizes=sizes)
+    objects = _parse_objects(options.objects, len(sizes))
+    if options.steps < 1:
+        raise ParityError(f"--steps {options.steps}: a training record has one step or more")
+    prefix = TRAINING_PREFIX if options.steps == 1 else f"{TRAJECTORY_PREFIX}-"
+    record = options.record or f"{prefix}{name}-{options.objects.replace(',', '-')}"
+    if not record.startswith(prefix):
+        raise ParityError(f"--record {record}: the name of such a record begins with {prefix}")
+    return record, TrainingBatch(seed=seed, sizes=sizes, objects=objects, steps=options.steps)
+
+
+def _parse_objects(text: str, images: int) -> tuple[int, ...]:
+    """Return how many objects each image gets, from ``3,0``."""
+    counts = tuple(int(part) if part.isdigit() else -1 for part in text.split(","))
+    if len(counts) != images or min(counts) < 0 or max(counts) > 1000:
+        raise ParityError(f"--objects {text}: give 0 to 1000 for each of the {images} images, such as 3,0")
+    return counts
 
 
 def check(options: argparse.Namespace) -> bool:
@@ -81,49 +125,52 @@ def check(options: argparse.Namespace) -> bool:
     missing = [case_id for case_id, found in folders.items() if not found]
     if (options.cases and missing) or len(missing) == len(cases):
         raise ParityError(f"{fixtures} holds no record of {missing[0]}: `parity freeze {missing[0]}` makes one")
+    start = time.perf_counter()
     results: list[StageResult] = []
-    environment: dict[str, object] = {"parity": __version__, "device": options.device, "records": {}}
+    environment: dict[str, object] = {**provenance(options.device), "records": {}}
     for case in cases:
-        stages = _stages(case, options.stage)
-        if folders[case.id]:
-            results += _check_case(case, folders[case.id], stages, options, environment)
-    return _finish(Report(environment, tuple(results)), options)
+        _require_stage(case, options.stage)
+        results += _check_case(case, folders[case.id], options, environment)
+    seconds = round(time.perf_counter() - start, 1)
+    return _finish(Report(environment, tuple(results), seconds), options)
 
 
-def _stages(case: Case, stage: str | None) -> Sequence[str] | None:
-    if stage is None:
-        return None
-    if stage not in case.stage_names():
+def _require_stage(case: Case, stage: str | None) -> None:
+    known = case.all_stage_names()
+    if stage is not None and stage not in known:
         raise ParityError(
-            f"--stage {stage}: {case.id} has no such stage{nearest(stage, case.stage_names())};"
-            f" it has {', '.join(case.stage_names())}"
+            f"--stage {stage}: {case.id} has no such stage{nearest(stage, known)}; it has {', '.join(known)}"
         )
-    return [stage]
+
+
+def _runs(case: Case, folders: Sequence[Path], options: argparse.Namespace) -> list[tuple[Path, str, str, list[str]]]:
+    """Return (record, dtype, mode, stages) of every run that the options ask for."""
+    runs = []
+    for folder in folders:
+        checks = checks_of(case, folder.name)
+        stages = [stage for stage in checks.stages if options.stage in (None, stage)]
+        dtypes = [dtype for dtype in checks.dtypes if options.dtype in (None, dtype)]
+        modes = [mode for mode in checks.modes if options.mode in (None, mode)]
+        runs += [(folder, dtype, mode, stages) for dtype in dtypes for mode in modes if stages]
+    return runs
 
 
 def _check_case(
-    case: Case,
-    folders: Sequence[Path],
-    stages: Sequence[str] | None,
-    options: argparse.Namespace,
-    environment: dict[str, object],
+    case: Case, folders: Sequence[Path], options: argparse.Namespace, environment: dict[str, object]
 ) -> Iterator[StageResult]:
-    checker = Checker(case, device=options.device)
-    modes = [options.mode] if options.mode else MODES
-    dtypes = [options.dtype] if options.dtype else DTYPES
+    checker = Checker(case, device=options.device, steps=options.steps)
     records = environment["records"]
     assert isinstance(records, dict)
-    total = len(folders) * len(modes) * len(dtypes) * len(stages or case.stage_names())
-    with tqdm(total=total, desc=case.id, unit="stage", leave=False, disable=None) as bar:
-        for folder in folders:
-            record = Record(folder)
+    runs = _runs(case, folders, options)
+    read = {folder: Record(folder) for folder in dict.fromkeys(run[0] for run in runs)}
+    with tqdm(total=sum(len(run[-1]) for run in runs), desc=case.id, unit="stage", leave=False, disable=None) as bar:
+        for folder, dtype, mode, stages in runs:
+            record = read[folder]
             records[f"{case.id}/{record.id}"] = record.manifest["engines"]
-            for dtype in dtypes:
-                for mode in modes:
-                    bar.set_postfix_str(f"{record.id}, {mode}, {dtype}")
-                    for result in checker.check(record, mode=mode, dtype=dtype, stages=stages):
-                        bar.update()
-                        yield result
+            bar.set_postfix_str(f"{record.id}, {mode}, {dtype}")
+            for result in checker.check(record, mode=mode, dtype=dtype, stages=stages):
+                bar.update()
+                yield result
     environment["new"] = checker.fingerprint()
 
 
@@ -134,10 +181,16 @@ def _finish(report: Report, options: argparse.Namespace) -> bool:
             options.json.write_text(to_json(report))
         except OSError as error:
             raise ParityError(f"--json {options.json}: {error.strerror}") from error
-    if options.report_dir:
-        from parity.report.page import write_report
+    if options.junit:
+        from parity.report.files import write_text
+        from parity.report.junit import junit
 
-        print(f"report: {write_report(report, options.report_dir)}")
+        write_text(options.junit, junit(report))
+    if options.report_dir:
+        from parity.report.publish import publish
+
+        for line in publish(report, options.report_dir):
+            print(line)
     return report.verdict.passes
 
 

@@ -12,3 +12,11 @@ class ParityError(Exception):
     def __init__(self, message: str, *, detail: str = "") -> None:
         super().__init__(message)
         self.detail = detail
+
+
+class EngineError(ParityError):
+    """An engine in another interpreter failed at what it was asked for: it raised, died or did not answer."""
+
+
+class NoTruthError(ParityError):
+    """What the legacy engine computes holds a NaN or an infinity: nothing can be compared with that."""

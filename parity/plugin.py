@@ -6,26 +6,31 @@ Collection reads folder names only; torch and the engines are imported by the fi
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from parity.ap.asked import asked_for as only_full_ap
 from parity.cases.base import Case
+from parity.cases.outside import named_folders, use_folders
 from parity.cases.registry import cases_with, find_case, nearest
 from parity.errors import ParityError
+from parity.provenance import provenance
+from parity.records.kinds import DTYPES, MODES, checks_of
 from parity.records.locate import default_fixtures, find_records
 
-MODES = ("isolated", "cascade")
-DTYPES = ("fp64", "fp32")
 _RESULT = "parity_result"
 _ENVIRONMENT = "parity_environment"
 _WORKER = "PYTEST_XDIST_WORKER"
 _SUITES = Path(__file__).resolve().parent / "suites"
+_FUZZING = _SUITES / "test_fuzz.py"
 
 result_key = pytest.StashKey[dict[str, Any]]()
 gathered_key = pytest.StashKey[list[dict[str, Any]]]()
+session_key = pytest.StashKey[pytest.Session]()
 environment_key = pytest.StashKey[dict[str, Any]]()
 
 
@@ -33,14 +38,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the suites; ``parity check`` has the same ones."""
     group = parser.getgroup("parity", "proving detectors the same")
     group.addoption("--case", metavar="CASE", help="only this case")
+    group.addoption("--cases", type=Path, action="append", default=[], metavar="DIR", help="more cases")
     group.addoption("--stage", metavar="STAGE", help="only this stage")
     group.addoption("--mode", choices=MODES, help="only this mode")
     group.addoption("--dtype", choices=DTYPES, help="only this dtype")
+    group.addoption("--steps", type=int, default=3, metavar="N", help="compare N steps of a trajectory (default: 3)")
     group.addoption("--device", default="cpu", metavar="cpu|cuda", help="where the new engine runs")
     # pytest itself has a --fixtures; this one is `parity check --fixtures`.
     group.addoption("--fixtures-dir", type=Path, metavar="DIR", help="where the records are")
     group.addoption("--legacy-root", default=os.environ.get("PARITY_LEGACY_ROOT"), metavar="DIR")
     group.addoption("--legacy-python", default=os.environ.get("PARITY_LEGACY_PYTHON"), metavar="PY")
+    group.addoption("--fuzz", type=int, default=0, metavar="N", help="run N drawn situations of each case live, too")
+    group.addoption("--fuzz-seed", type=int, default=0, metavar="N", help="draw others (default: 0, always the same)")
+    group.addoption("--save-failing", type=Path, metavar="DIR", help="keep the smallest situation that fails")
     group.addoption("--report-dir", type=Path, metavar="DIR", help="write results.json and index.html there")
 
 
@@ -48,6 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give each xdist worker its own GPU, and keep a case's tests together on one worker."""
     config.stash[gathered_key] = []
     config.stash[environment_key] = {}
+    try:
+        use_folders([*named_folders(), *config.getoption("cases")])
+    except ParityError as error:
+        raise pytest.UsageError(str(error)) from None
     worker = os.environ.get(_WORKER, "")
     if worker and config.getoption("device") == "cuda":
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -61,6 +75,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Refuse options that name nothing before the suites are collected: in there it would be a collection error."""
+    if only_full_ap(session.config):  # its cases need no record
+        return
     asked = [Path(argument.split("::")[0]).resolve() for argument in session.config.args]
     if any(_SUITES.is_relative_to(path) or path.is_relative_to(_SUITES) for path in asked):
         try:
@@ -69,23 +85,41 @@ def pytest_collection(session: pytest.Session) -> None:
             raise pytest.UsageError(str(error)) from None
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the fuzzing unless it is asked for: it takes a legacy engine, and minutes."""
+    return True if collection_path == _FUZZING and not config.getoption("fuzz") else None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make one test of each stage, mode and dtype of every record."""
-    if "stage_check" not in metafunc.fixturenames:
-        return
-    metafunc.parametrize("stage_check", list(_parameters(metafunc.config)))
+    """Make one test of each stage, mode and dtype of every record, and one of each case that is fuzzed."""
+    if "stage_check" in metafunc.fixturenames:
+        wanted = [] if only_full_ap(metafunc.config) else list(_parameters(metafunc.config))
+        metafunc.parametrize("stage_check", wanted)
+    if "fuzzed_case" in metafunc.fixturenames:
+        metafunc.parametrize("fuzzed_case", list(_fuzzed_cases(metafunc.config)))
+
+
+def _fuzzed_cases(config: pytest.Config) -> Iterator[Any]:
+    wanted = config.getoption("case")
+    for case in [find_case(wanted)] if wanted else cases_with(None):
+        yield pytest.param(case, id=case.id, marks=pytest.mark.xdist_group(case.id))
 
 
 def _parameters(config: pytest.Config) -> Iterator[Any]:
     option = config.getoption
     device = str(option("device"))
     for case, folder in _chosen_records(config):
-        for dtype in [option("dtype")] if option("dtype") else DTYPES:
-            for mode in [option("mode")] if option("mode") else MODES:
-                for stage in _chosen_stages(case, option("stage")):
+        checks = checks_of(case, folder.name)
+        for dtype in _wanted(option("dtype"), checks.dtypes):
+            for mode in _wanted(option("mode"), checks.modes):
+                for stage in _wanted(option("stage"), checks.stages):
                     name = "-".join((case.id, folder.name, stage, mode, dtype, device))
                     marks = [pytest.mark.xdist_group(case.id)]
                     yield pytest.param((case.id, folder, stage, mode, dtype), id=name, marks=marks)
+
+
+def _wanted(option: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    return known if option is None else tuple(name for name in known if name == option)
 
 
 def _chosen_records(config: pytest.Config) -> Iterator[tuple[Case, Path]]:
@@ -95,22 +129,23 @@ def _chosen_records(config: pytest.Config) -> Iterator[tuple[Case, Path]]:
     found = [(case, folder) for case in cases for folder in find_records(fixtures, case=case.id)]
     if not found:
         raise ParityError(f"{fixtures} holds no record of {wanted or 'any case'}: `parity freeze` makes one")
+    for case in cases:
+        _require_stage(case, config.getoption("stage"))
     yield from found
 
 
-def _chosen_stages(case: Case, wanted: str | None) -> list[str]:
-    stages = list(case.stage_names())
-    if wanted is not None and wanted not in stages:
-        raise ParityError(f"--stage {wanted}: {case.id} has no such stage{nearest(wanted, stages)}")
-    return [wanted] if wanted else stages
+def _require_stage(case: Case, stage: str | None) -> None:
+    if stage is not None and stage not in case.all_stage_names():
+        raise ParityError(f"--stage {stage}: {case.id} has no such stage{nearest(stage, case.all_stage_names())}")
 
 
 class Runner:
     """Runs stage checks; keeps one checker a case, and the results of a cascade for all of its tests."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, steps: int) -> None:
         self.device = device
-        self.environment: dict[str, Any] = {"device": device, "records": {}}
+        self.steps = steps
+        self.environment: dict[str, Any] = {**provenance(device), "records": {}}
         self._checkers: dict[str, Any] = {}
         self._records: dict[Path, Any] = {}
         self._cascades: dict[tuple[Path, str], dict[str, Any]] = {}
@@ -141,19 +176,21 @@ class Runner:
         from parity.check import Checker
 
         if case_id not in self._checkers:
-            self._checkers = {case_id: Checker(find_case(case_id), device=self.device)}
+            self._checkers = {case_id: Checker(find_case(case_id), device=self.device, steps=self.steps)}
         return self._checkers[case_id]
 
 
 @pytest.fixture(scope="session")
 def parity_runner(request: pytest.FixtureRequest) -> Runner:
     """Return the runner that all stage checks of this process share."""
-    return Runner(str(request.config.getoption("device")))
+    option = request.config.getoption
+    return Runner(str(option("device")), int(option("steps")))
 
 
 @pytest.fixture
 def stage_result(stage_check: tuple[str, Path, str, str, str], parity_runner: Runner, request: Any) -> Any:
     """Run one stage check and leave its result where the report finds it."""
+    from parity.report.junit import properties
     from parity.report.results import StageResult, stage_to_json
 
     case, folder, stage, mode, dtype = stage_check
@@ -162,6 +199,7 @@ def stage_result(stage_check: tuple[str, Path, str, str, str], parity_runner: Ru
     except ParityError as error:
         # It has to reach the report as well: a page must not be green because a check crashed.
         result = StageResult(case, folder.name, stage, mode, dtype, parity_runner.device, 0.0, (), error=str(error))
+    request.node.user_properties += properties(result).items()  # pytest's own --junitxml tells them
     request.node.stash[result_key] = {
         _RESULT: stage_to_json(result),
         _ENVIRONMENT: parity_runner.environment,
@@ -186,36 +224,36 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 _gathered: list[dict[str, Any]] = []
+_began = 0.0
 
 
-def pytest_sessionstart() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Begin with no results: one process may run several sessions."""
+    global _began
     _gathered.clear()
+    _began = time.perf_counter()
+    session.config.stash[session_key] = session
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say at the end what was found, and write the report if one was asked for."""
-    if not _gathered:
-        return
+    if _gathered:
+        from parity.report.terminal import summarise
+
+        try:
+            summarise(_gathered_report(), terminalreporter, folder=config.getoption("report_dir"))
+        except ParityError as error:  # a report that was asked for and is not there: CI must not go on as if it were
+            terminalreporter.write_line(f"parity: {error}", red=True)
+            config.stash[session_key].exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+def _gathered_report() -> Any:
+    """Return what all workers found as one report; it began when the first of them did."""
     from parity.report.results import Report, stage_from_json
 
-    environment: dict[str, Any] = {"records": {}}
-    for found in _gathered:
-        environment = {
-            **environment,
-            **found[_ENVIRONMENT],
-            "records": environment["records"] | found[_ENVIRONMENT]["records"],
-        }
-    results = [stage_from_json(found[_RESULT]) for found in _gathered]
-    terminalreporter.section("parity")
-    first = next((result for result in results if not result.verdict.passes), None)
-    passed = sum(result.verdict.passes for result in results)
-    flips = sum(decision.flips for result in results for decision in result.decisions)
-    terminalreporter.write_line(f"{passed} of {len(results)} stage checks the same; {flips} flips, each judged")
-    if first is not None:
-        terminalreporter.write_line(f"first diverging stage: {first.id}", bold=True, red=True)
-    folder = config.getoption("report_dir")
-    if folder:
-        from parity.report.page import write_report
-
-        terminalreporter.write_line(f"report: {write_report(Report(environment, tuple(results)), folder)}")
+    found = [each[_ENVIRONMENT] for each in _gathered]
+    environment: dict[str, Any] = {key: value for each in found for key, value in each.items()}
+    environment["records"] = {name: engines for each in found for name, engines in each["records"].items()}
+    environment["when"] = min(each["when"] for each in found)
+    results = tuple(stage_from_json(each[_RESULT]) for each in _gathered)
+    return Report(environment, results, round(time.perf_counter() - _began, 1))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from parity.cases.base import Case
 from parity.cases.registry import find_case
+from parity.engines.environment import default_folder, interpreter
 from parity.records.locate import default_fixtures
 from parity.records.store import Record
 
@@ -33,6 +36,15 @@ def record_folder() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def mmdet2() -> str:
+    """Return the Python that holds mmdet 2.22."""
+    python = os.environ.get("PARITY_MMDET2_PYTHON") or str(interpreter(default_folder("mmdet2")))
+    if not Path(python).is_file():
+        pytest.skip("needs mmdet 2.22 in Python 3.8: `parity env mmdet2` makes it, or name it in PARITY_MMDET2_PYTHON")
+    return python
+
+
 @pytest.fixture
 def record(record_folder: Path) -> Record:
     return Record(record_folder)
@@ -42,6 +54,19 @@ def record(record_folder: Path) -> Record:
 def copied_record(record_folder: Path, tmp_path: Path) -> Path:
     """Return a copy of the padded record in a fixtures folder of its own, to be altered."""
     return Path(shutil.copytree(record_folder, tmp_path / "fixtures" / CASE / "padded"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Return a Chromium without a window, driven by Playwright, which allows one at a time in a process."""
+    chromium = os.environ.get("PARITY_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium, or name one by PARITY_CHROMIUM")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

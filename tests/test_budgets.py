@@ -19,8 +19,18 @@ def figures(*, greatest: float = 1e6) -> st.SearchStrategy[float]:
 
 
 def test_every_row_of_the_table_says_where_it_comes_from() -> None:
-    assert set(TABLE) == {(dtype, mode) for dtype in ("fp64", "fp32") for mode in ("isolated", "cascade")}
+    kinds = ("isolated", "cascade", "gradient", "update")
+    assert set(TABLE) == {(dtype, kind) for dtype in ("fp64", "fp32") for kind in kinds}
     assert all(row.multiple > 1.0 and row.source for row in TABLE.values())
+
+
+def test_gradients_and_updates_have_rows_of_their_own() -> None:
+    def limit(stage: str, dtype: str) -> float:
+        return allowance(dtype, "cascade", stage=stage, expected_max=1.0, expected_rms=1.0, measured=None).max
+
+    assert limit("gradients", "fp64") == limit("neck", "fp64")
+    assert limit("gradients", "fp32") == pytest.approx(4e-3)  # a kink
+    assert limit("optimizer_step", "fp64") == limit("trajectory", "fp64") == pytest.approx(1e-9, rel=0.01)
 
 
 def test_the_float64_row_is_about_1e_12_of_the_truth() -> None:

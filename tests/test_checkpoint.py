@@ -322,3 +322,25 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ParityError, match=r"out\.pth cannot be written: No space left on device"):
         write_checkpoint(tmp_path / "out.pth", weights(), source=source, meta={}, left=None)
     assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
+
+
+class Renaming(torch.nn.Linear):
+    """Takes a state dict without versions for one of an early release, as mmdet's anchor-free heads do."""
+
+    _version = 1
+
+    def _load_from_state_dict(self, state: State, prefix: str, metadata: dict[str, Any], *rest: Any) -> None:
+        if metadata.get("version") is None:
+            state[f"{prefix}weight"] = torch.zeros(3, 2)
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+@pytest.mark.parametrize(("keep", "loaded"), [(True, 1.0), (False, 0.0)])
+def test_written_names_are_those_of_the_present_version(tmp_path: Path, keep: bool, loaded: float) -> None:
+    state = {"head.cls.weight": torch.ones(3, 2), "head.cls.bias": torch.ones(3)}
+    write_checkpoint(tmp_path / "out.pth", state, source=tmp_path / "in.pth", meta={}, left=None)
+    written = torch.load(tmp_path / "out.pth", weights_only=True)["state_dict"]
+    assert dict(written._metadata) == {module: {"version": 2} for module in ("", "head", "head.cls")}
+    model = torch.nn.ModuleDict({"head": torch.nn.ModuleDict({"cls": Renaming(2, 3)})})
+    model.load_state_dict(written if keep else OrderedDict(written.items()))
+    assert float(model["head"]["cls"].weight.detach().mean()) == loaded

@@ -52,6 +52,18 @@ def test_an_unknown_case_is_told_with_the_nearest(refuses: Callable[..., str]) -
     assert f"unknown case 'ddq_detr_4scale_r50_12': did you mean '{CASE}'?; `parity cases` lists them all" in err
 
 
+def test_a_recipe_is_frozen_by_name_and_never_replaced_unasked(refuses: Callable[..., str], tmp_path: Path) -> None:
+    freeze = ("freeze", CASE, "--legacy-root", tmp_path, "--record", "recipe")
+    assert "no-python: no such program" in refuses(*freeze, "--legacy-python", "no-python", "--out", tmp_path)
+    (tmp_path / CASE / "recipe").mkdir(parents=True)
+    assert "exists; --force replaces it" in refuses(*freeze, "--out", tmp_path)
+
+
+def test_a_recipe_is_not_drawn_anew(refuses: Callable[..., str], tmp_path: Path) -> None:
+    err = refuses("freeze", CASE, "--legacy-root", tmp_path, "--record", "recipe", "--seed", "3", "--out", tmp_path)
+    assert "--record recipe: it holds neither images nor weights" in err
+
+
 def test_an_unknown_case_to_freeze_is_told_with_the_nearest(refuses: Callable[..., str], tmp_path: Path) -> None:
     assert f"did you mean '{CASE}'?" in refuses("freeze", "ddq_detr_4scale_r50", "--legacy-root", tmp_path)
 
@@ -69,7 +81,6 @@ def test_an_unknown_stage_is_told_with_the_nearest(refuses: Callable[..., str]) 
         (("check", "--nonsense"), "unrecognized arguments: --nonsense"),
         (("check", "--mode", "both"), "invalid choice: 'both'"),
         (("check", "--dtype", "fp16"), "invalid choice: 'fp16'"),
-        (("freeze", CASE), "--legacy-root"),
         (("freeze", CASE, "--legacy-root", ".", "--seed", "many"), "--seed: invalid int value: 'many'"),
         (("report",), "RESULTS.json"),
     ],
@@ -78,6 +89,25 @@ def test_a_wrong_call_is_one_line(refuses: Callable[..., str], words: tuple[str,
     err = refuses(*words)
     assert text in err
     assert "--help tells more" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--objects", "3"), "--objects and --steps go with --sizes"),
+        (
+            ("--sizes", "64x64", "--objects", "3,0"),
+            "--objects 3,0: give 0 to 1000 for each of the 1 images, such as 3,0",
+        ),
+        (("--sizes", "64x64", "--objects", "many"), "--objects many: give"),
+        (("--sizes", "64x64", "--objects", "3", "--steps", "0"), "--steps 0: a training record has one step or more"),
+        (("--sizes", "64x64", "--objects", "3", "--record", "mine"), "--record mine: the name of such a record begins"),
+    ],
+)
+def test_a_training_record_that_cannot_be_is_one_line(
+    refuses: Callable[..., str], words: tuple[str, ...], text: str, tmp_path: Path
+) -> None:
+    assert text in refuses("freeze", CASE, "--legacy-root", tmp_path, "--out", tmp_path, *words)
 
 
 @pytest.mark.parametrize("words", [(), (CASE,)])
@@ -117,6 +147,14 @@ def test_bad_sizes_are_one_line(refuses: Callable[..., str], sizes: str, text: s
 def test_an_unknown_record_is_told_with_the_nearest(refuses: Callable[..., str], tmp_path: Path) -> None:
     err = refuses("freeze", CASE, "--legacy-root", tmp_path, "--record", "paded", "--out", tmp_path)
     assert "declares no record 'paded': did you mean 'padded'?" in err
+
+
+def test_a_checkout_that_is_missing_is_told(
+    refuses: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PARITY_LEGACY_ROOT", raising=False)
+    err = refuses("freeze", CASE, "--out", tmp_path)
+    assert "engine ddq_mmdet3rc runs a checkout: clone https://github.com/jshilong/DDQ, branch ddq_detr, and" in err
 
 
 def test_an_existing_record_is_not_frozen_again(refuses: Callable[..., str], copied_record: Path) -> None:
@@ -189,7 +227,7 @@ def test_all_well_is_exit_status_0(parity_command: Command, copied_record: Path,
     assert status == 0
     assert "same: 1 of 1 stage checks passed" in out
     written = json.loads(target.read_text())
-    assert written["schema"] == 1
+    assert written["schema"] == 2
     assert [result["stage"] for result in written["results"]] == ["preprocess"]
 
 

@@ -311,3 +311,18 @@ def test_the_order_of_a_sorted_topk_is() -> None:
     scores = torch.tensor([0.9, 0.7, 0.5, 0.1], dtype=torch.float64)
     ranked = Choice("topk", scores, torch.tensor([0, 1, 2]), {"largest": 1.0}, 4)
     assert judge(torch.tensor([1, 2, 0]), ranked, tolerance=Tolerance(0.0)).uncertified > 0
+
+
+@pytest.mark.parametrize(("tolerance", "uncertified"), [(0.021, 0), (0.019, 1)])
+def test_a_score_at_a_threshold_flips_within_the_tolerance_only(tolerance: float, uncertified: int) -> None:
+    truth = Choice("threshold", rows(0.9, 0.51, 0.2), indices(0, 1), {"threshold": 0.5}, 3, ordered=False)
+    judged = judge(indices(0), truth, tolerance=Tolerance(score=tolerance))
+    assert (judged.flips, judged.uncertified) == (1, uncertified)
+    assert judged.needed == pytest.approx(0.02)  # either of two scores may be off; here only one can
+    assert margins(truth).score == pytest.approx(0.01)
+
+
+def test_a_score_far_from_the_threshold_that_was_not_stored_is_never_certified() -> None:
+    truth = Choice("threshold", rows(0.51), indices(1), {"threshold": 0.5}, 3, candidates=indices(1), ordered=False)
+    judged = judge(indices(1, 2), truth, tolerance=Tolerance(score=100.0))
+    assert (judged.flips, judged.uncertified, judged.needed) == (1, 1, math.inf)

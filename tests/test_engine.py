@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from parity.cases.base import METAS, PREPROCESS, Case, base_name
-from parity.compare.stage import StoredTensors
-from parity.engines.session import Run, Session
+from parity.engines.base import Run
+from parity.engines.session import Session
 from parity.errors import ParityError
+from parity.records.layout import StoredTensors
 from parity.records.store import Record, sha256
 
 STAGES = ("backbone", "neck", "encoder", "query_selection", "decoder", "detr_head", "predict")

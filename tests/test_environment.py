@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,20 @@ def test_no_fitting_python_is_one_line_that_says_how_to_get_it(tmp_path: Path) -
     with pytest.raises(ParityError, match=r"^no Python 3\.8 on PATH, in pyenv or in uv: install one .* --python$"):
         make_environment("ddq_mmdet3rc", python=None, folder=tmp_path / "env")
     assert not (tmp_path / "env").exists()
+
+
+@pytest.mark.usefixtures("no_python")
+def test_if_possible_is_for_a_missing_python_and_for_nothing_else(
+    tmp_path: Path, parity_command: Callable[..., tuple[int, str, str]]
+) -> None:
+    words = ("env", "ddq_mmdet3rc", "--where", tmp_path / "env")
+    assert parity_command(*words)[0] == 2
+    status, out, err = parity_command(*words, "--if-possible")
+    assert (status, err) == (0, "")
+    assert out.startswith("ddq_mmdet3rc: not made: no Python 3.8 on PATH")
+    assert out.count("\n") == 1
+    status, _, err = parity_command(*words, "--if-possible", "--python", "no-such-python")
+    assert (status, err) == (2, "parity: --python no-such-python is no Python; Python 3.8 is needed\n")
 
 
 def test_a_python_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -74,7 +89,7 @@ def version() -> str:
 
 @pytest.fixture
 def our_python(monkeypatch: pytest.MonkeyPatch) -> str:
-    recipe = environment.Recipe(version(), 1)
+    recipe = environment.Recipe(version(), 1, "mmdet3")
     monkeypatch.setitem(environment.RECIPES, "mmdet3", recipe)
     return sys.executable
 
@@ -178,3 +193,15 @@ def test_the_environment_that_was_made_is_taken(tmp_path: Path, monkeypatch: pyt
     python.parent.mkdir(parents=True)
     python.touch()
     assert legacy_python("ddq_mmdet3rc", None) == str(python)
+
+
+def test_engines_of_one_set_of_requirements_share_an_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARITY_ENVS", str(tmp_path))
+    python = tmp_path / "ddq_mmdet2" / "bin" / "python"
+    with pytest.raises(ParityError, match=r"^engine mmdet2 has no environment yet: run `parity env mmdet2`"):
+        legacy_python("mmdet2", None)
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert legacy_python("mmdet2", None) == str(python)

@@ -24,16 +24,8 @@ from parity.errors import ParityError
 # Stands in for parity/engines/session.py in the worker: what it is asked to load says how to behave.
 STUB = """
 import ctypes, os, sys, time
-from dataclasses import dataclass, field
-from typing import Any, Dict
+from parity.engines.base import Run
 from parity.errors import ParityError
-
-@dataclass
-class Run:
-    tensors: Dict[str, Any]
-    decisions: Dict[str, Any] = field(default_factory=dict)
-    islands: Any = ()
-    produced: Dict[str, Any] = field(default_factory=dict)
 
 class Session:
     def __init__(self, engine, root="", device="cpu"):

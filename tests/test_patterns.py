@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from parity.cases.base import Call, Case, Stage, base_name
 from parity.cases.patterns import (
     Constant,
+    Every,
     Ignore,
     Instances,
     Many,
@@ -69,9 +70,23 @@ def test_results_are_matched_by_image() -> None:
     assert found == {"boxes[0]": 1, "scores[0]": 2, "boxes[1]": 3, "scores[1]": 4}
 
 
-@pytest.mark.parametrize("pattern", [Instances((("a", "b"),)), Ignore()])
+def test_results_are_built_again_from_what_is_known_of_each_image() -> None:
+    pattern = Instances((("bboxes", "boxes"), ("scores", "scores")))
+    found = match(pattern, [SimpleNamespace(bboxes=1, scores=2), SimpleNamespace(bboxes=3, scores=4)])
+    built = build(pattern, found.get, samples=None, metas=[{}, {}], stack=torch.stack)
+    assert built == [{"bboxes": 1, "scores": 2}, {"bboxes": 3, "scores": 4}]
+    assert names(pattern) == ["boxes[*]", "scores[*]"]
+
+
+def test_of_a_large_tensor_some_rows_are_kept() -> None:
+    found = match({"feats": Every("features", 3)}, {"feats": torch.arange(14).reshape(7, 2)})
+    assert found["features"].tolist() == [[0, 1], [6, 7], [12, 13]]
+    assert names(Every("features", 3)) == ["features"]
+
+
+@pytest.mark.parametrize("pattern", [Every("a", 2), Ignore()])
 def test_what_can_only_be_matched_is_not_built(pattern: Pattern) -> None:
-    with pytest.raises(TypeError, match=r"(Instances|Ignore)\(.*\) cannot be built, only matched"):
+    with pytest.raises(TypeError, match=r"(Every|Ignore)\(.*\) cannot be built, only matched"):
         again(pattern, {})
 
 

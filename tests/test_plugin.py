@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 import parity
 from conftest import CASE
 from parity.cases.base import Case
+from parity.cases.registry import all_cases, find_case
+from parity.records.kinds import checks_of
 from parity.records.locate import default_fixtures, find_records
 
 ROOT = Path(parity.__file__).resolve().parents[1]
@@ -58,11 +61,13 @@ def test_there_is_one_test_for_every_stage_mode_and_dtype_of_every_record(collec
     expected = {
         f"{CASE}-{record}-{stage}-{mode}-{dtype}-cpu"
         for record in records
-        for stage in case.stage_names()
-        for mode in ("isolated", "cascade")
-        for dtype in ("fp64", "fp32")
+        for checks in [checks_of(case, record)]
+        for stage in checks.stages
+        for mode in checks.modes
+        for dtype in checks.dtypes
     }
-    assert expected
+    assert {"padded", "train-two-sizes", "trajectory", "recipe"} <= set(records)
+    assert f"{CASE}-padded-neck-isolated-fp32-cpu" in expected
     assert {id_ for id_ in ids if id_.startswith(f"{CASE}-")} == expected
 
 
@@ -101,9 +106,13 @@ def test_results_gathered_from_workers_equal_those_of_one_process(tmp_path: Path
     spread = suite(*words, "--report-dir", tmp_path / "spread", "-n", "2")
     assert (alone.returncode, spread.returncode) == (0, 0), alone.stdout + spread.stdout
     assert results_of(tmp_path / "spread") == results_of(tmp_path / "alone")
-    assert len(results_of(tmp_path / "alone")) == len(find_records(default_fixtures(), case=CASE))
+    case = find_case(CASE)
+    records = [folder.name for folder in find_records(default_fixtures(), case=CASE)]
+    assert len(results_of(tmp_path / "alone")) == sum("preprocess" in checks_of(case, name).stages for name in records)
     for done in (alone, spread):
         assert "stage checks the same; 0 flips, each judged" in done.stdout
+        assert re.search(r"^preprocess ✓ [<\d]+ %$", done.stdout, re.MULTILINE), done.stdout
+        assert f"report: {tmp_path}" in done.stdout
 
 
 @pytest.fixture
@@ -145,3 +154,20 @@ def test_no_record_at_all_is_a_usage_error(altered_repository: Path) -> None:
     done = suite(folder=altered_repository)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "holds no record of any case: `parity freeze` makes one" in done.stdout + done.stderr
+
+
+def test_fuzzing_is_collected_only_where_it_is_asked_for(collected: Done) -> None:
+    assert "test_fuzz" not in collected.stdout
+    asked = suite("--collect-only", "--fuzz", "5", "-k", "test_fuzz").stdout
+    assert {line.split("[")[1].rstrip("]") for line in asked.splitlines() if "test_fuzz[" in line} == set(all_cases())
+
+
+def test_fuzzing_without_a_legacy_engine_is_skipped_and_fails_for_a_case_that_is_named() -> None:
+    words = ("--fuzz", "5", "-k", f"test_fuzz and {CASE}", "--legacy-root", "", "-rs")
+    missing = "engine ddq_mmdet3rc runs a checkout: clone"
+    skipped = suite(*words)
+    assert skipped.returncode == 0, skipped.stdout
+    assert missing in skipped.stdout
+    named = suite(*words, "--case", CASE)
+    assert named.returncode == 1
+    assert missing in named.stdout

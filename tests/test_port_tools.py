@@ -19,15 +19,16 @@ from typing import Any
 import pytest
 import torch
 from port_tools import COCO, SCALE, logged_steps, options_for, run_tool
-from synthetic_coco import write_coco
 from torch import Tensor
 
+from parity.coco.synthesize import synthesize
 from parity.compare.tensors import measure
 from parity.engines.session import Session
 
 CASES = ("ddq_fcn_r50_12e", "ddq_fcn_r50_36e", "ddq_rcnn_r50_12e", "ddq_rcnn_r50_36e")
 SEED = 5
 DETECTIONS = 300  # of every image
+SIZES = ((96, 128), (80, 128), (96, 120), (72, 112), (88, 128))  # height and width in pixels, each wider than high
 Losses = list[dict[str, float]]
 
 
@@ -50,7 +51,7 @@ class Port:
 @pytest.fixture(scope="module", params=CASES)
 def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port]:
     folder = tmp_path_factory.mktemp("port")
-    write_coco(folder / COCO)
+    synthesize(folder / COCO, images=5, val=3, sizes=SIZES)
     session = Session("mmdet3")
     session.load(request.param, "fp32")
     session.fill(SEED)

@@ -4,7 +4,8 @@ from parity.cases.registry import all_cases, cases_with
 
 
 def test_a_stage_narrows_the_cases_to_those_that_have_it() -> None:
-    assert {case.id for case in cases_with("rpn_head")} == {"ddq_rcnn_r50_12e", "ddq_rcnn_r50_36e"}
+    with_rpn = {"ddq_rcnn_r50_12e", "ddq_rcnn_r50_36e", "stock_faster_rcnn_r50_1x"}
+    assert {case.id for case in cases_with("rpn_head")} == with_rpn
     assert [case.id for case in cases_with("preprocess")] == list(all_cases())
 
 

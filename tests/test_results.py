@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from parity.compare.verdicts import Verdict
 from parity.errors import ParityError
 from parity.report.results import (
+    SCHEMA,
     DecisionResult,
     Report,
     StageResult,
@@ -119,7 +120,7 @@ def test_the_json_is_what_every_reader_takes() -> None:
 
 def test_the_json_has_the_declared_fields() -> None:
     plain = json.loads(to_json(a_report()))
-    assert set(plain) == {"schema", "environment", "results"}
+    assert set(plain) == {"schema", "environment", "seconds", "results"}
     result = plain["results"][0]
     declared = "case record stage mode dtype device verdict seconds tensors decisions"
     assert set(declared.split()) <= set(result)
@@ -148,11 +149,27 @@ def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
         read_report(tmp_path / "none.json")
 
 
-def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("schema", "advice"),
+    [
+        ("7", "update parity, it was written by a newer one"),
+        ("0", "run `parity check`"),
+        ('"two"', "run `parity check`"),
+    ],
+)
+def test_a_file_of_another_schema_is_refused(tmp_path: Path, schema: str, advice: str) -> None:
     path = tmp_path / "results.json"
-    path.write_text(to_json(a_report()).replace('"schema": 1', '"schema": 7'))
-    with pytest.raises(ParityError, match=r"results\.json has schema 7, this version reads 1: run `parity check`"):
+    path.write_text(to_json(a_report()).replace(f'"schema": {SCHEMA}', f'"schema": {schema}'))
+    with pytest.raises(ParityError, match=rf"results\.json has schema .*, this version reads 1 to {SCHEMA}: {advice}"):
         read_report(path)
+
+
+def test_the_folder_of_a_run_is_read_as_its_results(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(to_json(a_report()))
+    assert read_report(tmp_path) == a_report()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ParityError, match=r"empty/results\.json is no results file"):
+        read_report(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(

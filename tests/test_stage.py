@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 
 from parity.cases.base import Case
+from parity.cases.common import SQUARE_PADDING
 from parity.check import Checker
+from parity.compare.closer import places_of
 from parity.compare.decisions import iou_with_slack
-from parity.compare.stage import StoredTensors, compare_decisions, compare_tensors
+from parity.compare.stage import compare_decisions, compare_tensors
+from parity.compare.swaps import frame_of, image_of, picture_of
 from parity.compare.verdicts import Verdict
-from parity.engines.session import Run
+from parity.engines.base import Run
 from parity.errors import ParityError
+from parity.records.layout import StoredTensors
 from parity.records.locate import default_fixtures
-from parity.records.store import Record
+from parity.records.store import Entry, Record
 from parity.report.results import DecisionResult, StageResult, TensorResult
 from parity.taps.decisions import Decision
 
@@ -79,6 +83,17 @@ def test_many_small_errors_exhaust_the_rms_budget(neck: Run, stored: StoredTenso
     found = judged(neck, stored, case)["p4"]
     assert found.over == 0
     assert found.verdict is Verdict.DIVERGED
+
+
+@pytest.mark.parametrize(("sides", "verdict"), [((160, 150), "equal"), ((160, 160), "diverged")])
+def test_padding_to_a_square_is_a_known_deviation_where_it_is_just_that(
+    sides: tuple[int, int], verdict: str, stored: StoredTensors, case: Case
+) -> None:
+    run = Run({"img_shape": torch.tensor([[side, side] for side in sides])}, produced={"preprocess": ("img_shape",)})
+    for deviations, wanted in (((SQUARE_PADDING,), verdict), ((), "diverged")):
+        declared = replace(case, deviations=deviations)
+        found = compare_tensors(run, stored, declared, stage="preprocess", mode="isolated", dtype="fp64")
+        assert {result.name: result.verdict.value for result in found}["img_shape"] == wanted
 
 
 def test_a_wrong_dtype_is_told_before_values(neck: Run, stored: StoredTensors, case: Case) -> None:
@@ -224,6 +239,17 @@ def test_a_decision_of_other_settings_is_told(choice: Decision, stored: StoredTe
     assert found.note == "900 to choose from with {'iou_threshold': 0.7}, expected 900 with {'iou_threshold': 0.8}"
 
 
+@pytest.mark.parametrize(("legacy", "new", "passes"), [(1, 1, 1), (0, 0, 1), (0, 1, 1), (1, 0, 0)])
+def test_an_order_that_the_legacy_engine_makes_has_to_be_made(
+    choice: Decision, stored: StoredTensors, case: Case, legacy: int, new: int, passes: int
+) -> None:
+    stored.record.manifest["decisions"][NMS]["ordered"] = bool(legacy)
+    choice.ordered = bool(new)
+    found = judge_nms(choice, stored, case)
+    assert found.verdict is (Verdict.EQUAL if passes else Verdict.SHAPE)
+    assert passes or found.note == "the legacy engine sorts what it chooses, the new one does not"
+
+
 def test_a_choice_that_could_not_be_forced_is_told(choice: Decision, stored: StoredTensors, case: Case) -> None:
     choice.refused = "the frozen choice picks index 899 of only 300"
     found = judge_nms(choice, stored, case)
@@ -279,3 +305,53 @@ def test_a_record_without_an_input_is_refused(checker: Checker, record: Record) 
     del record.entries["neck/p5"]
     with pytest.raises(ParityError, match="holds no p5, which stage encoder reads: freeze it again"):
         list(checker.check(record, mode="isolated", dtype="fp32", stages=["encoder"]))
+
+
+def test_an_early_record_holds_no_thresholds_so_that_none_is_extra(
+    neck: Run, stored: StoredTensors, case: Case
+) -> None:
+    from parity.taps.decisions import Decision
+
+    neck.decisions["neck.threshold.0"] = Decision("threshold", torch.zeros(2), torch.zeros(0, dtype=torch.int64))
+
+    def extra() -> list[str]:
+        found = compare_decisions(neck, stored, case, stage="neck", mode="isolated", dtype="fp64")
+        return [result.name for result in found if result.verdict.value == "extra"]
+
+    assert extra() == []
+    stored.record.manifest["thresholds"] = True
+    assert extra() == ["neck.threshold.0"]
+
+
+def test_what_fails_and_the_worst_that_passes_get_a_closer_look(neck: Run, stored: StoredTensors, case: Case) -> None:
+    neck.tensors["p4"][1, 2, 3, 4] += 1e-6
+    neck.tensors["p5"][0, 1, 2, 3] *= 1 + 1e-14
+    neck.tensors["p6"][0, 0, 0, 0] *= 1 + 1e-15
+    results = judged(neck, stored, case)
+    assert {name for name, result in results.items() if result.detail} == {"p4", "p5"}
+    found = results["p4"].detail
+    assert found is not None
+    assert [each.index for each in found.worst] == [(1, 2, 3, 4)]
+    assert found.map is not None
+    assert (found.map.rows, found.map.columns) == (64, 64)  # 256 channels, 8 x 10 places
+    assert found.histogram.exact == results["p4"].count - 1
+
+
+@pytest.mark.parametrize(("kind", "of_shape"), [("samples", (2, 900, 256)), ("projections", (2, 900, 256))])
+def test_what_is_kept_of_a_large_tensor_knows_its_place_in_it(kind: str, of_shape: tuple[int, ...]) -> None:
+    entry = Entry("x", "s", "output", kind, (), "f", (7200,), of_shape, "float64", "", "", "", 1.0, 1.0)
+    places, shape = places_of(entry)
+    assert places is not None
+    assert shape == of_shape
+    assert int(places.max()) < math.prod(of_shape)
+    if kind == "projections":
+        assert (int(places[0]), int(places[1]), len(places)) == (0, 64, 7200)
+
+
+def test_images_take_turns_in_the_calls_of_a_decision(stored: StoredTensors) -> None:
+    assert [image_of(f"decoder.nms.{number}", stored) for number in range(4)] == [0, 1, 0, 1]
+    assert frame_of("decoder.nms.0", stored) == (160.0, 128.0)
+    assert frame_of("decoder.nms.1", stored) == (150.0, 96.0)
+    assert picture_of("decoder.nms.1", stored).startswith("data:image/jpeg;base64,")
+    assert image_of("nothing.nms.x", stored) is None
+    assert picture_of("nothing.nms.x", stored) == ""

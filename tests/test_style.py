@@ -24,15 +24,30 @@ WORKER_SIDE = sorted(
             ROOT / "engines" / f"{name}.py"
             for name in (
                 "base",
+                "detector",
+                "mmdet2",
                 "ddq_mmdet2",
                 "ddq_mmdet3rc",
+                "initialisation",
                 "legacy",
+                "loaders",
                 "mmdet3",
+                "mmdet3_compiled",
+                "published",
+                "recipe",
+                "schedules",
                 "session",
+                "train_data",
+                "train_pipeline",
+                "training",
                 "wire",
                 "worker",
                 "__init__",
             )
+        ),
+        *(
+            ROOT / "training" / f"{name}.py"
+            for name in ("__init__", "driver", "frozen_batches", "frozen_images", "loss_log")
         ),
         ROOT / "weights" / "names.py",
         ROOT / "weights" / "rules.py",

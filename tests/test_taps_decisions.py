@@ -161,3 +161,19 @@ def test_modules_that_imported_the_nms_by_name_get_it_back(mmcv_ops: Any, monkey
         assert mmcv_ops.batched_nms is not original
     assert importer.batched_nms is original
     assert mmcv_ops.batched_nms is original
+
+
+def filter_scores_and_topk(scores: Tensor, threshold: float) -> Tensor:
+    """Stand in for mmdet's function of that name, the only place in which a comparison is a decision."""
+    return scores[scores > threshold]
+
+
+def test_what_scores_above_a_threshold_is_a_decision_that_can_be_forced() -> None:
+    scores = torch.tensor([[0.1, 0.7], [0.4, 0.6]])
+    with decisions_of(head_threshold_0=torch.tensor([1, 2])) as taps:
+        assert filter_scores_and_topk(scores, 0.5).tolist() == scores.flatten()[[1, 2]].tolist()
+        assert bool((scores > 0.5).any())  # elsewhere it is just a comparison
+    assert list(taps.decisions) == ["head.threshold.0"]
+    decision = taps.decisions["head.threshold.0"]
+    assert (decision.chosen.tolist(), decision.settings, decision.ordered) == ([1, 3], {"threshold": 0.5}, False)
+    assert "__gt__" not in vars(torch.Tensor) or torch.Tensor.__gt__(scores, 0.5).sum() == 2

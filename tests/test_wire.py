@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from parity.engines.session import Run
+from parity.engines.base import Run
 from parity.engines.wire import decode_run, encode_run, pack, unpack
 from parity.records.store import sha256
 from parity.taps.decisions import Decision

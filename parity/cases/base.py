@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, Mapping, Tuple, Union
+from typing import Any, Dict, Mapping, Tuple, Union
 
 from parity.cases.patterns import Pattern, names
 from parity.weights.rules import Rule
 
-PREPROCESS = "preprocess"
+PREPROCESS, PREDICT = "preprocess", "predict"
+LOSS, GRADIENTS, OPTIMIZER_STEP, TRAJECTORY = "loss", "gradients", "optimizer_step", "trajectory"
+SCHEDULE, INITIALISATION, TRAIN_PIPELINE = "schedule", "initialisation", "train_pipeline"
 
 # What the preprocessing tells the detector about each image, beside the pixels.
 METAS = ("img_shape", "ori_shape", "scale_factor", "batch_input_shape")
@@ -103,6 +105,23 @@ class Fill:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """One drawn image, said in full.
+
+    Attributes:
+        size: (height, width) in pixels.
+        boxes: what is painted, in order, pixels xyxy; in a training batch it is the ground truth.
+        labels: the class of each box, which is its colour as well.
+        ground: seeds the coarse pattern behind them; 0 for one grey all over.
+    """
+
+    size: Tuple[int, int]
+    boxes: Tuple[Tuple[float, float, float, float], ...] = ()
+    labels: Tuple[int, ...] = ()
+    ground: int = 0
+
+
+@dataclass(frozen=True)
 class Batch:
     """What a record is made of: drawn images of the given sizes, or files shown through the test pipeline.
 
@@ -112,6 +131,7 @@ class Batch:
         files: names of photographs (see ``records.images``), resized into ``scale``.
         scale: (long side, short side) in pixels that ``files`` are resized into, ratio kept.
         fills: rules for the weights that go before those of the case: a crowd of good candidates, say.
+        pictures: drawn images that are said in full, instead of ``sizes``; they are not resized.
     """
 
     seed: int
@@ -119,6 +139,22 @@ class Batch:
     files: Tuple[str, ...] = ()
     scale: Tuple[int, int] = (0, 0)
     fills: Tuple[Fill, ...] = ()
+    pictures: Tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingBatch(Batch):
+    """What a training record is made of: a batch with drawn ground truth.
+
+    Attributes:
+        objects: how many boxes each image has; an image may have none. ``pictures`` say it themselves.
+        steps: optimiser steps. One is compared stage by stage; more are a trajectory, on ``per_step`` images each.
+        per_step: how many images a step takes, the next ones each time; 0 for all.
+    """
+
+    objects: Tuple[int, ...] = ()
+    steps: int = 1
+    per_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,6 +162,10 @@ class Deviation:
     """A difference between the engines that is known, real and harmless, with its reason.
 
     ``none_if_all_false``: the new engine passes ``None`` for this mask where nothing is masked.
+    ``padded_to_square``: the new engine counts the padding to a square as image, so that this shape is (s, s) with
+    ``s`` the longer side.
+    ``lifted``: an option of the case (``Case.options``) takes it away, so that the rest of the stage that
+    ``tensor`` names can be proven; the stage's result says so.
     """
 
     tensor: str
@@ -135,16 +175,41 @@ class Deviation:
 
 
 @dataclass(frozen=True)
+class ApLimits:
+    """How far AP and detections may lie apart.
+
+    Attributes:
+        difference: of each of COCO's twelve figures between the engines, in percent points, either way.
+        reported: of the legacy engine's AP from the one reported, in percent points: the authors' own fluctuation.
+        matched: least share of detections that match one by one (IoU above 0.99, scores within 1e-4).
+        shift: of any side of the matched boxes on average, in pixels.
+    """
+
+    difference: float = 0.05
+    reported: float = 0.2
+    matched: float = 0.9
+    shift: float = 0.05
+
+
+@dataclass(frozen=True)
 class Case:
     """One detector to prove.
 
     Attributes:
         configs: engine name -> config, relative to the legacy checkout or to mmdet's own configs.
-        reported_ap: COCO val2017 box AP that the originals report.
+        reported_ap: COCO val2017 box AP that the originals report; 0 where none is known.
         tensors: name without index -> meaning.
         cliffs: decision name prefix -> why a change of it below noise moves outputs by O(1).
         legacy_stages: the stages as the legacy engine has them, where its calls are not those of the new one.
         rules: how the legacy engine's parameter names and values become the new engine's.
+        training: name (``train-…`` of one step, ``trajectory…`` of more) -> batch of every training record.
+        training_stages, legacy_training_stages: the stages of a training forward, where they are not those of
+            inference.
+        loss_names: prefix of the new engine's loss names -> the legacy engine's.
+        recipe_stages: what is compared of the training's set-up, without running the detector.
+        options: engine name -> config key (``model.test_cfg.score_thr``) -> value that it is set to.
+        initial_seeds: from how many random initialisations each parameter's law is told.
+        ap: limits of full-val AP.
     """
 
     id: str
@@ -161,15 +226,39 @@ class Case:
     cliffs: Mapping[str, str] = field(default_factory=dict)
     legacy_stages: Tuple[Stage, ...] = ()
     rules: Tuple[Rule, ...] = ()
+    training: Mapping[str, TrainingBatch] = field(default_factory=dict)
+    training_stages: Tuple[Stage, ...] = ()
+    legacy_training_stages: Tuple[Stage, ...] = ()
+    loss_names: Mapping[str, str] = field(default_factory=dict)
+    recipe_stages: Tuple[str, ...] = ()
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    initial_seeds: int = 8
+    ap: ApLimits = ApLimits()
 
     def meaning(self, name: str) -> Meaning:
         """Return what a tensor is, looked up without its index and without a feature map's stride."""
         base = base_name(name)
         return self.tensors.get(base) or self.tensors.get(base.rstrip("0123456789")) or Meaning("", "")
 
+    def lifted(self, stage: str) -> Tuple[str, ...]:
+        """Return what to say of the known differences that an option takes out of a stage."""
+        found = [each for each in self.deviations if each.kind == "lifted" and each.tensor == stage]
+        return tuple(f"known deviation, lifted here: {each.reason} ({each.link})" for each in found)
+
     def stages_of(self, engine: str) -> Tuple[Stage, ...]:
         """Return the stages with an engine's own calls."""
         return self.legacy_stages if engine == self.legacy and self.legacy_stages else self.stages
+
+    def training_stages_of(self, engine: str) -> Tuple[Stage, ...]:
+        """Return the stages of a training forward with an engine's own calls."""
+        own = self.training_stages
+        if engine == self.legacy and self.legacy_training_stages:
+            own = self.legacy_training_stages
+        return own or tuple(stage for stage in self.stages_of(engine) if stage.name != PREDICT)
+
+    def training_stage_names(self) -> Tuple[str, ...]:
+        """Return the stages of a training step, in the order in which they happen."""
+        return (*(stage.name for stage in self.training_stages_of(self.new)), LOSS, GRADIENTS, OPTIMIZER_STEP)
 
     def stage(self, name: str, engine: str = "") -> Stage:
         """Return one stage, with an engine's own calls (the new one's by default)."""
@@ -177,6 +266,11 @@ class Case:
 
     def stage_names(self) -> Tuple[str, ...]:
         return (PREPROCESS, *(stage.name for stage in self.stages))
+
+    def all_stage_names(self) -> Tuple[str, ...]:
+        """Return every stage that some record of the case may have, each once, in order."""
+        training = (*self.training_stage_names(), TRAJECTORY) if self.training else ()
+        return tuple(dict.fromkeys((*self.stage_names(), *training, *self.recipe_stages)))
 
 
 def base_name(name: str) -> str:

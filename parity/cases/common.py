@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.cases.base import Fill, Meaning
+from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_PIPELINE, Deviation, Fill, Meaning
 
 # What every detector's preprocessing gives.
 PIXELS = {
@@ -22,3 +22,65 @@ RESNET = (
     Fill("backbone.*bn*.weight", centre=1.0, spread=0.2),
     Fill("backbone.*downsample.1.weight", centre=0.8, spread=0.2),
 )
+
+# Of the dense heads of mmdet 2.22 none but the RPN's reads min_bbox_size, whatever the config says.
+DEGENERATE_BOXES = Deviation(
+    tensor="predict",
+    kind="lifted",
+    reason="before the NMS mmdet 3.3 drops boxes without area (min_bbox_size=0), mmdet 2.22 keeps them",
+    link="mmdet/models/dense_heads/base_dense_head.py:476 in mmdet 3.3.0",
+)
+KEEP_DEGENERATE = {"model.test_cfg.min_bbox_size": -1}  # what lifts it in mmdet 3.3
+# Where a test pipeline pads to a square, as YOLOX's does.
+SQUARE_PADDING = Deviation(
+    tensor="img_shape",
+    kind="padded_to_square",
+    reason="mmcv 2's Pad overwrites img_shape with the padded size, mmcv 1 and mmdet 2 leave it",
+    link="mmcv/transforms/processing.py:388 in mmcv 2.1.0",
+)
+# What the training data are made into, image by image.
+TRAINING_DATA = {
+    "image_ids": Meaning("images that are trained on, in order (I,)", "COCO id"),
+    "batched_with_first": Meaning("whether the sampler batches an image with the first one (I,)", "bool"),
+    "parsed_boxes": Meaning("an image's usable boxes as parsed (N, 4)", "pixels xyxy"),
+    "parsed_labels": Meaning("their classes (N,)", "class index"),
+    "parsed_ignored_boxes": Meaning("boxes to ignore: crowds (N, 4)", "pixels xyxy"),
+    "draws": Meaning("random choices: least answer, end of the range, answer, its probability (D, 4)", "index"),
+    "flip": Meaning("whether the image is flipped", "bool"),
+    "img_shape": Meaning("height and width after the transforms, before padding (2,)", "pixels"),
+    "boxes": Meaning("boxes (N, 4)", "pixels xyxy"),
+    "labels": Meaning("classes (N,)", "class index"),
+    "ignored_boxes": Meaning("boxes to ignore after the transforms (N, 4)", "pixels xyxy"),
+    "pixels_shape": Meaning("channels, height, width of a transformed image (3,)", "pixels"),
+    "pixels_samples": Meaning("seeded samples of it (256,)", "BGR, 0 to 255"),
+    "pixels_sums": Meaning("signed sums over blocks of it (256,)", "BGR, 0 to 255"),
+    "batch_shape": Meaning("images, channels, height, width of a padded batch (4,)", "pixels"),
+    "batch_samples": Meaning("seeded samples of it (256,)", "normalised RGB"),
+    "batch_sums": Meaning("signed sums over blocks of it (256,)", "normalised RGB"),
+}
+
+# Between mmdet 2 and mmdet 3.
+SQUARE_IMAGES = Deviation(
+    tensor="batched_with_first",
+    kind="square_images",
+    reason="square images are batched with those higher than wide in mmdet 2, with those wider than high in mmdet 3",
+    link="https://github.com/open-mmlab/mmdetection/blob/v3.3.0/mmdet/datasets/samplers/batch_sampler.py",
+)
+
+# What of a training's set-up is compared, in every case.
+RECIPE_STAGES = (SCHEDULE, INITIALISATION, TRAIN_PIPELINE)
+RECIPE_TENSORS = {
+    "epoch_length": Meaning("iterations of one epoch of COCO train2017 on 8 GPUs (1,)", "iterations"),
+    "iterations": Meaning(
+        "where the rate changes, epochs begin and end, and the neighbours of those (R,)", "iteration"
+    ),
+    "learning_rate": Meaning("rate of every iteration and base rate (N, G)", "per step"),
+    "learning_rate_at": Meaning("rate at the ``iterations`` (R, G)", "per step"),
+    **TRAINING_DATA,
+    "momentum": Meaning("momentum, or AdamW's first beta, of every iteration (N, G), or (1, G) if constant", "ratio"),
+    "names": Meaning("a line for each parameter and buffer: name and shape", "UTF-8"),
+    "law": Meaning("of each, over all seeds: see parity.engines.initialisation.COLUMNS (P, 9)", "weights"),
+    "fixed": Meaning("values of the parameters that begin the same for every seed, joined", "weights"),
+    "quantiles": Meaning("evenly spaced quantiles of each random parameter's values (R, 32)", "weights"),
+    "pretrained": Meaning("a line for each checkpoint that training begins from: where it goes, and its name", "UTF-8"),
+}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Tuple
 
+from parity.cases import ddq_fcn
 from parity.cases.base import Batch, Call, Case, Deviation, Fill, Meaning, Slice, Stage
-from parity.cases.common import PIXELS, RESNET
+from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RESNET
 from parity.cases.patterns import Constant, Ignore, Instances, Many, Metas, Samples, Split
 
 LAYERS = 6  # decoder layers
@@ -17,6 +18,7 @@ FEATURES = {
 
 TENSORS = {
     **PIXELS,
+    **RECIPE_TENSORS,
     "tokens": Meaning("features of all levels, one row a position (B, N, 256)", "activation"),
     "position": Meaning("positional encoding plus level embedding (B, N, 256)", "embedding"),
     "mask": Meaning("true where a position is padding (B, N)", "bool"),
@@ -182,6 +184,8 @@ RECORDS = {
     "photos": Batch(seed=5, files=("flower-portrait.jpg", "china.jpg"), scale=(144, 96)),
     # Smaller than one stride of the coarsest level (64 pixels).
     "tiny": Batch(seed=3, sizes=((40, 56),)),
+    # More than 50 positions side by side: the outermost lie within 0.01 of the border, where no query may start.
+    "wide": Batch(seed=12, sizes=((32, 416),)),
 }
 
 DEVIATIONS = (
@@ -222,6 +226,7 @@ def case(name: str, title: str, config: str, *, reported_ap: float, stages: Tupl
         reported_ap=reported_ap,
         stages=stages,
         tensors={**FEATURES, **TENSORS},
+        recipe_stages=RECIPE_STAGES,
         deviations=DEVIATIONS,
         cliffs=CLIFFS,
         **others,
@@ -237,6 +242,7 @@ CASES = (
         stages=stages(("c3", "c4", "c5"), NECK_OF_4),
         weights=WEIGHTS,
         records=RECORDS,
+        training=ddq_fcn.training(140),
     ),
     case(
         "ddq_detr_5scale_r50_12e",
@@ -249,6 +255,7 @@ CASES = (
             "padded": Batch(seed=8, sizes=((64, 96), (50, 80))),
             "tiny": Batch(seed=10, sizes=((40, 56),)),
         },
+        training=ddq_fcn.short_training(146),
     ),
     case(
         "ddq_detr_4scale_swinl_30e",
@@ -257,6 +264,8 @@ CASES = (
         reported_ap=58.7,
         stages=stages(("c3", "c4", "c5"), NECK_OF_4),
         weights=SWIN_WEIGHTS,
+        initial_seeds=4,  # each costs two seconds
         records={"padded": Batch(seed=8, sizes=((64, 96), (50, 80)))},
+        training=ddq_fcn.short_training(150),
     ),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Dict
 
-from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
-from parity.cases.common import PIXELS, RESNET
+from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage, TrainingBatch
+from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RESNET, SQUARE_IMAGES
 from parity.cases.patterns import Constant, Detections, Ignore, Instances, Many, Metas, PerImage
 
 LEVELS = 5
@@ -21,6 +21,7 @@ DENSE = {
 
 TENSORS = {
     **PIXELS,
+    **RECIPE_TENSORS,
     "c": Meaning("backbone feature map of one stride", "activation"),
     "p": Meaning("neck feature map of one stride, 256 channels", "activation"),
     "class_scores": Meaning("class scores of one level (B, 80, H, W)", "probability"),
@@ -28,6 +29,10 @@ TENSORS = {
     "class_features": Meaning("end of the classification tower, one level (B, 256, H, W)", "activation"),
     "box_features": Meaning("end of the box tower, one level (B, 256, H, W)", "activation"),
     "query_scores": Meaning("class scores of an image's distinct queries (Q, 80)", "probability"),
+    "aux_class_scores": Meaning("class scores of the auxiliary branch, one level (B, 80, H, W)", "probability"),
+    "aux_distances": Meaning("left, top, right, bottom of the auxiliary branch, one level (B, 4, H, W)", "strides"),
+    "aux_scores": Meaning("class scores of an image's auxiliary candidates (Q, 80)", "probability"),
+    "aux_boxes": Meaning("boxes of an image's auxiliary candidates (Q, 4)", "pixels xyxy"),
     "query_boxes": Meaning("boxes of an image's distinct queries (Q, 4)", "pixels xyxy"),
     "boxes": Meaning("final boxes of one image (300, 4)", "pixels xyxy"),
     "scores": Meaning("final scores of one image (300,)", "probability"),
@@ -95,6 +100,45 @@ STAGES = (
     ),
 )
 
+# In training the head predicts twice, and the auxiliary branch has candidates instead of distinct queries.
+AUXILIARY = {
+    "cls_scores_list": Many("aux_class_scores", LEVELS),
+    "bbox_preds_list": Many("aux_distances", LEVELS),
+}
+
+LEGACY_TRAINING = (
+    *COMMON,
+    Stage("fcn_head", (Call("bbox_head", {"inputs": NECK}, (DENSE, AUXILIARY)),)),
+    Stage(
+        "query_selection",
+        (
+            Call(
+                "bbox_head.get_inputs",
+                {},
+                ((PerImage("query_scores"), PerImage("query_boxes")), (PerImage("aux_scores"), PerImage("aux_boxes"))),
+            ),
+        ),
+    ),
+)
+
+TRAINING = (
+    *COMMON,
+    Stage("fcn_head", (Call("bbox_head", {"feats": NECK}, (DENSE, AUXILIARY)),)),
+    Stage(
+        "query_selection",
+        (
+            Call(
+                "bbox_head.select_for_training",
+                {},
+                (
+                    (PerImage("query_boxes"), PerImage("query_scores"), Ignore()),
+                    (PerImage("aux_boxes"), PerImage("aux_scores"), Ignore()),
+                ),
+            ),
+        ),
+    ),
+)
+
 # First match wins. Positive scales (a negative one gives boxes of negative width), distances of a few
 # strides, so that boxes overlap and NMS has work to do; every bias, norm and statistic non-trivial.
 WEIGHTS = (
@@ -140,6 +184,24 @@ def short_records(seed: int) -> Dict[str, Batch]:
     }
 
 
+def training(seed: int) -> Dict[str, TrainingBatch]:
+    """Return the batches that training is proven on: of one seed, so that the weights are made once."""
+    two = ((64, 96), (48, 80))
+    return {
+        "train-two-sizes": TrainingBatch(seed, sizes=two, objects=(3, 5)),
+        "train-one-empty": TrainingBatch(seed, sizes=two, objects=(0, 4)),
+        "train-no-object": TrainingBatch(seed, sizes=two, objects=(0, 0)),
+        "train-one-object": TrainingBatch(seed, sizes=((64, 64),), objects=(1,)),
+        "train-hundred": TrainingBatch(seed, sizes=((96, 128),), objects=(100,)),
+        "trajectory": TrainingBatch(seed, sizes=((64, 64),) * 6, objects=(3, 0, 1, 6, 2, 12), steps=10, per_step=2),
+    }
+
+
+def short_training(seed: int) -> Dict[str, TrainingBatch]:
+    """Return the batches of a detector that differs from a proven one in its recipe only."""
+    return {name: batch for name, batch in training(seed).items() if name in ("train-one-empty", "trajectory")}
+
+
 CASES = (
     Case(
         id="ddq_fcn_r50_12e",
@@ -153,9 +215,14 @@ CASES = (
         reported_ap=41.5,
         stages=STAGES,
         legacy_stages=LEGACY_STAGES,
+        training_stages=TRAINING,
+        legacy_training_stages=LEGACY_TRAINING,
         tensors=TENSORS,
+        recipe_stages=RECIPE_STAGES,
+        deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
         records=records(20),
+        training=training(120),
     ),
     Case(
         id="ddq_fcn_r50_36e",
@@ -169,8 +236,13 @@ CASES = (
         reported_ap=44.8,
         stages=STAGES,
         legacy_stages=LEGACY_STAGES,
+        training_stages=TRAINING,
+        legacy_training_stages=LEGACY_TRAINING,
         tensors=TENSORS,
+        recipe_stages=RECIPE_STAGES,
+        deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
         records=short_records(26),
+        training=short_training(126),
     ),
 )

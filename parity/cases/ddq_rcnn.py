@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Tuple
 
 from parity.cases import ddq_fcn
-from parity.cases.base import Call, Case, Fill, Meaning, Stage
-from parity.cases.ddq_fcn import BACKBONE, DENSE, LEVELS
+from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
+from parity.cases.common import RECIPE_STAGES, SQUARE_IMAGES
+from parity.cases.ddq_fcn import AUXILIARY, BACKBONE, DENSE, LEVELS
 from parity.cases.patterns import Constant, Derived, Ignore, Instances, Many, Metas, PerImage, ScoredBoxes
 
 NECK = ("p2", *ddq_fcn.NECK)
@@ -20,6 +21,9 @@ TENSORS = {
     "stage_features": Meaning("content of the queries after one RoI stage (B, Q, 256)", "activation"),
     "stage_boxes_": Meaning("boxes of one image after one RoI stage (Q, 4)", "pixels xyxy"),
 }
+
+# mmdet 3 calls the RoI stages so.
+LOSS_NAMES = {"s0.": "stage0_", "s1.": "stage1_"}
 
 COMMON = (
     Stage("backbone", (Call("backbone", {"x": "image"}, BACKBONE),)),
@@ -157,6 +161,48 @@ STAGES = (
     ),
 )
 
+LEGACY_TRAINING = (
+    *COMMON,
+    Stage("rpn_head", (Call("rpn_head", {"inputs": ddq_fcn.NECK}, (DENSE, AUXILIARY)),)),
+    Stage(
+        "query_selection",
+        (
+            Call(
+                "rpn_head.get_inputs",
+                {},
+                (
+                    (PerImage("query_scores"), PerImage("query_boxes")),
+                    (PerImage("aux_scores"), PerImage("aux_boxes")),
+                    {"proposals": "proposals", "object_feats": "query_features"},
+                ),
+            ),
+        ),
+    ),
+    legacy_roi_stage(0),
+    legacy_roi_stage(1),
+)
+
+TRAINING = (
+    *COMMON,
+    Stage("rpn_head", (Call("rpn_head", {"feats": ddq_fcn.NECK}, (DENSE, AUXILIARY)),)),
+    Stage(
+        "query_selection",
+        (
+            Call(
+                "rpn_head.select_for_training",
+                {},
+                (
+                    (PerImage("query_boxes"), PerImage("query_scores"), Ignore()),
+                    (PerImage("aux_boxes"), PerImage("aux_scores"), Ignore()),
+                ),
+            ),
+            Call("rpn_head.build_queries", {}, ("proposals", "query_features")),
+        ),
+    ),
+    roi_stage(0),
+    roi_stage(1),
+)
+
 # As for FCN; the RoI stages refine gently, or boxes leave the image.
 WEIGHTS = (
     Fill("*fc_reg.weight", spread=0.3, per_fan_in=True),
@@ -181,9 +227,15 @@ CASES = (
         reported_ap=44.6,
         stages=STAGES,
         legacy_stages=LEGACY_STAGES,
+        training_stages=TRAINING,
+        legacy_training_stages=LEGACY_TRAINING,
+        loss_names=LOSS_NAMES,
         tensors=TENSORS,
+        recipe_stages=RECIPE_STAGES,
+        deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
-        records={name: ddq_fcn.records(30)[name] for name in ("padded", "tiny", "crowded")},
+        records={name: ddq_fcn.records(30)[name] for name in ("padded", "tiny", "crowded", "nothing")},
+        training=ddq_fcn.training(130),
     ),
     Case(
         id="ddq_rcnn_r50_36e",
@@ -197,8 +249,18 @@ CASES = (
         reported_ap=48.1,
         stages=STAGES,
         legacy_stages=LEGACY_STAGES,
+        training_stages=TRAINING,
+        legacy_training_stages=LEGACY_TRAINING,
+        loss_names=LOSS_NAMES,
         tensors=TENSORS,
+        recipe_stages=RECIPE_STAGES,
+        deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
-        records={"tiny": ddq_fcn.short_records(36)["tiny"]},
+        records={
+            "tiny": ddq_fcn.short_records(36)["tiny"],
+            # Resized: elsewhere the factor that boxes are divided by is 1.
+            "photo": Batch(seed=37, files=("china.jpg",), scale=(64, 48)),
+        },
+        training=ddq_fcn.short_training(136),
     ),
 )

@@ -73,6 +73,14 @@ class Instances(Marker):
 
 
 @dataclass(frozen=True)
+class Every(Marker):
+    """Of a tensor that is too large to send and to keep, every ``step``-th row; it is compared, and fed to no call."""
+
+    name: str
+    step: int
+
+
+@dataclass(frozen=True)
 class PerImage(Marker):
     """A list with one tensor an image (or, ``stacked``, a tensor whose first axis counts images): ``name[image]``."""
 
@@ -87,6 +95,29 @@ class Detections(Marker):
     boxes: str
     scores: str
     labels: str
+
+
+@dataclass(frozen=True)
+class Proposals(Marker):
+    """mmdet 2's proposals: for each image (N, 5) boxes with their score last."""
+
+    boxes: str
+    scores: str
+
+
+@dataclass(frozen=True)
+class Transposed(Marker):
+    """A tensor whose axes an engine has in an order of its own: axis ``i`` of the named one is its axis ``axes[i]``."""
+
+    name: str
+    axes: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Attribute(Marker):
+    """What the detector itself holds at a path, such as ``roi_head.test_cfg``, and hands on to the call."""
+
+    path: str
 
 
 @dataclass(frozen=True)
@@ -149,7 +180,7 @@ def match(pattern: Pattern, value: Any) -> Tensors:
 
 
 def _match(pattern: Pattern, value: Any, found: Tensors) -> None:
-    if value is None or isinstance(pattern, (Ignore, Constant, Samples, Metas, Derived)):
+    if value is None or isinstance(pattern, (Ignore, Constant, Samples, Metas, Derived, Attribute)):
         return
     if isinstance(pattern, str):
         found[pattern] = value
@@ -163,6 +194,13 @@ def _match(pattern: Pattern, value: Any, found: Tensors) -> None:
         found.update({item(pattern.name, image): element for image, element in enumerate(value)})
     elif isinstance(pattern, ScoredBoxes):
         found.update({pattern.boxes: value[:, :4], pattern.scores: value[:, 4]})
+    elif isinstance(pattern, Transposed):
+        found[pattern.name] = value.permute(pattern.axes)
+    elif isinstance(pattern, Every):
+        found[pattern.name] = value[:: pattern.step]
+    elif isinstance(pattern, Proposals):
+        for image, boxes in enumerate(value):
+            _match(ScoredBoxes(item(pattern.boxes, image), item(pattern.scores, image)), boxes, found)
     elif isinstance(pattern, Detections):
         for image, (boxes, labels) in enumerate(value):
             _match(ScoredBoxes(item(pattern.boxes, image), item(pattern.scores, image)), boxes, found)
@@ -195,6 +233,10 @@ def names(pattern: Pattern) -> List[str]:
     """
     if isinstance(pattern, str):
         return [pattern]
+    if isinstance(pattern, (Transposed, Every)):
+        return [pattern.name]
+    if isinstance(pattern, Instances):
+        return [every(name) for _, name in pattern.fields]
     if isinstance(pattern, PerImage):
         return [every(pattern.name)]
     if isinstance(pattern, Derived):
@@ -211,7 +253,14 @@ def names(pattern: Pattern) -> List[str]:
 
 
 def build(
-    pattern: Pattern, lookup: Callable[[str], Any], *, samples: Any, metas: Any, stack: Callable[[List[Any]], Any]
+    pattern: Pattern,
+    lookup: Callable[[str], Any],
+    *,
+    samples: Any,
+    metas: Any,
+    stack: Callable[[List[Any]], Any],
+    attribute: Callable[[str], Any] = str,
+    instances: Callable[[Dict[str, Any]], Any] = dict,
 ) -> Any:
     """Return the value that ``pattern`` describes, from named tensors.
 
@@ -219,15 +268,22 @@ def build(
         lookup: name -> tensor, or ``None`` for a tensor that the engine does without.
         samples, metas: what ``Samples`` and ``Metas`` stand for.
         stack: puts a list of tensors on a new first axis (``torch.stack``; this file knows no torch).
+        attribute: path -> what the detector holds there.
+        instances: attributes of one image's result object -> that object.
     """
 
     def again(inner: Pattern) -> Any:
-        return build(inner, lookup, samples=samples, metas=metas, stack=stack)
+        return build(inner, lookup, samples=samples, metas=metas, stack=stack, attribute=attribute, instances=instances)
 
     if isinstance(pattern, str):
         return lookup(pattern)
     if isinstance(pattern, Constant):
         return pattern.value
+    if isinstance(pattern, Attribute):
+        return attribute(pattern.path)
+    if isinstance(pattern, Transposed):
+        value = lookup(pattern.name)
+        return value.permute([pattern.axes.index(i) for i in range(len(pattern.axes))])
     if isinstance(pattern, Samples):
         return samples
     if isinstance(pattern, Metas):
@@ -235,6 +291,9 @@ def build(
     if isinstance(pattern, PerImage):
         elements = [lookup(item(pattern.name, image)) for image in range(len(metas))]
         return stack(elements) if pattern.stacked else elements
+    if isinstance(pattern, Instances):
+        images = range(len(metas))
+        return [instances({key: lookup(item(name, image)) for key, name in pattern.fields}) for image in images]
     if isinstance(pattern, Derived):
         return pattern(again(pattern.source))
     if isinstance(pattern, Many):

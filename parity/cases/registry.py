@@ -6,10 +6,12 @@ import difflib
 import functools
 import importlib
 import pkgutil
-from typing import Dict, List, Optional
+import traceback
+from typing import Any, Dict, List, Optional
 
 import parity.cases
 from parity.cases.base import Case
+from parity.cases.pairs import split_id, with_engines
 from parity.errors import ParityError
 
 
@@ -18,23 +20,36 @@ def all_cases() -> Dict[str, Case]:
     """Return id -> case, from every module here that declares ``CASES``."""
     cases: Dict[str, Case] = {}
     for module in pkgutil.iter_modules(parity.cases.__path__):
-        declared = importlib.import_module(f"parity.cases.{module.name}")
-        cases.update({case.id: case for case in getattr(declared, "CASES", ())})
+        for case in getattr(_imported(module.name), "CASES", ()):
+            if case.id in cases:
+                raise ParityError(f"case {case.id} is declared twice, the second time in {module.name}.py")
+            cases[case.id] = case
     return cases
+
+
+def _imported(name: str) -> Any:
+    try:
+        return importlib.import_module(f"parity.cases.{name}")
+    except Exception as error:  # a user's file may hold any mistake
+        raise ParityError(
+            f"{name}.py declares no case that can be read: {type(error).__name__}: {error}",
+            detail=traceback.format_exc(limit=-1),
+        ) from error
 
 
 def find_case(case_id: str) -> Case:
     """Return one case; an unknown id raises ``ParityError`` with the nearest name."""
+    own, old, new = split_id(case_id)
     cases = all_cases()
-    if case_id not in cases:
-        raise ParityError(f"unknown case {case_id!r}{nearest(case_id, cases)}; `parity cases` lists them all")
-    return cases[case_id]
+    if own not in cases:
+        raise ParityError(f"unknown case {own!r}{nearest(own, cases)}; `parity cases` lists them all")
+    return with_engines(cases[own], old, new) if old else cases[own]
 
 
 def cases_with(stage: Optional[str]) -> List[Case]:
     """Return the cases that have a stage; all of them for ``None``, or where none has it: the caller says so."""
     cases = list(all_cases().values())
-    return [case for case in cases if stage is None or stage in case.stage_names()] or cases
+    return [case for case in cases if stage is None or stage in case.all_stage_names()] or cases
 
 
 def nearest(name: str, known: object) -> str:

@@ -3,7 +3,8 @@
 A flip is certified when the other choice is one that the *truth's own* scores and boxes allow, once
 each is moved by no more than the noise. For NMS that means: the kept come in descending score, no kept
 pair overlaps beyond the threshold, and everything dropped overlaps something kept that scores at least
-as high; each of the three up to the tolerance. Nothing is assumed about which queries ought to swap.
+as high; each of the three up to the tolerance. Nothing is assumed about which queries ought to swap. For a
+threshold it means that what flips lies within the tolerance of it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ class Choice:
     """What there was to choose from, in the truth, and what was chosen.
 
     Attributes:
-        kind: ``nms``, ``topk`` or ``sort``.
+        kind: ``nms``, ``topk``, ``sort``, ``threshold`` or ``assignment`` (whose scores are a flat cost matrix).
         scores: (..., N) float64; with ``candidates`` only those of the stored candidates (..., M).
         chosen: (..., K) indices, best first.
         boxes: (N, 4) float64, only for ``nms``.
-        settings: ``iou_threshold`` or ``largest``.
+        settings: ``iou_threshold``, ``threshold``, ``largest``, or the ``columns`` of a cost matrix.
         size: N.
         ordered: whether the order of the chosen counts, beside which they are.
         candidates: (..., M) indices that ``scores`` belong to; ``None`` where all are stored.
@@ -110,6 +111,8 @@ def _judge_row(actual: Tensor, truth: Choice, tolerance: Tolerance) -> Judgement
     if not _is_possible(actual, truth.size):
         wrong = max(1, len(set(actual.tolist()) ^ set(truth.chosen.tolist())))
         return Judgement(wrong, wrong, math.inf)
+    if truth.kind == "threshold":
+        return _judge_threshold(actual, truth, tolerance.score)
     flipped = flipped_indices(actual, truth.chosen)
     if not truth.ordered:
         actual = _best_first(actual, truth)
@@ -117,14 +120,23 @@ def _judge_row(actual: Tensor, truth: Choice, tolerance: Tolerance) -> Judgement
     if not flipped:
         return Judgement(0, 0, 0.0)
     scores = _all_scores(truth)
-    if truth.kind == "nms":
-        assert truth.boxes is not None
-        bad, needed = _nms_violations(actual, scores, truth.boxes, truth.settings["iou_threshold"], tolerance)
+    if truth.kind == "assignment":
+        bad, needed = _assignment_violations(actual, truth, tolerance.score)
+    elif truth.kind == "nms":
+        bad, needed = _nms_violations(actual, scores, truth, tolerance)
     else:
         bad, needed = _rank_violations(actual, scores, tolerance.score)
         if len(actual) != len(truth.chosen):
             bad, needed = flipped, math.inf
     return Judgement(len(flipped), len(bad & flipped) or min(len(bad), len(flipped)), needed)
+
+
+def _judge_threshold(actual: Tensor, truth: Choice, tolerance: float) -> Judgement:
+    """Judge what lies above a threshold; the tolerance is that of a difference of two scores, here only one moves."""
+    flipped = sorted(set(actual.tolist()) ^ set(truth.chosen.tolist()))
+    distances = (_all_scores(truth)[flipped] - truth.settings["threshold"]).abs()
+    needed = 2.0 * float(distances.max()) if flipped else 0.0
+    return Judgement(len(flipped), int((2.0 * distances > tolerance).sum()), needed)
 
 
 def is_best_first(choice: Choice) -> bool:
@@ -166,7 +178,8 @@ def flipped_indices(actual: Tensor, expected: Tensor) -> set[int]:
 
 def _all_scores(truth: Choice) -> Tensor:
     """Return (N,) float64 scores, best high; a candidate that was not stored counts as hopeless."""
-    sign = 1.0 if truth.settings.get("largest", 1.0) else -1.0
+    highest_is_best = truth.kind != "assignment" and truth.settings.get("largest", 1.0)
+    sign = 1.0 if highest_is_best else -1.0
     scores = truth.scores.double() * sign
     if truth.candidates is None:
         return scores
@@ -176,10 +189,14 @@ def _all_scores(truth: Choice) -> Tensor:
 
 
 def _order_gaps(scores: Tensor) -> Tensor:
-    """Return by how much each score exceeds the smallest one before it: 0 where the order descends."""
+    """Return by how much each score exceeds the smallest one before it: 0 where the order descends.
+
+    Infinite beside a score that is no number: nothing orders that.
+    """
     if len(scores) < 2:
         return torch.zeros_like(scores)
     gaps = scores[1:] - scores.cummin(0).values[:-1]
+    gaps = gaps.nan_to_num(nan=math.inf, posinf=math.inf)
     return torch.cat([torch.zeros(1, dtype=scores.dtype), gaps.clamp(min=0.0)])
 
 
@@ -191,23 +208,55 @@ def _rank_violations(actual: Tensor, scores: Tensor, tolerance: float) -> tuple[
     left[actual] = False
     if bool(left.any()) and len(actual):
         beyond = scores[left] - scores[actual].min()
-        beyond = beyond.nan_to_num(nan=math.inf)  # a chosen candidate that was not stored is hopeless
+        beyond = beyond.nan_to_num(nan=math.inf, posinf=math.inf)  # a chosen candidate that was not stored is hopeless
         bad |= set(left.nonzero().flatten()[beyond > tolerance].tolist())
         needed = max(needed, float(beyond.max()))
     return bad, needed
 
 
-def _nms_violations(
-    actual: Tensor, scores: Tensor, boxes: Tensor, threshold: float, tolerance: Tolerance
-) -> tuple[set[int], float]:
+def _assignment_violations(actual: Tensor, truth: Choice, tolerance: float) -> tuple[set[int], float]:
+    """Judge a matching by what it costs in the truth's own costs, spread over the pairs that differ.
+
+    The truth's is the cheapest; one that costs more than noise can explain is no matching of these costs.
+    """
+    columns = int(truth.settings["columns"])
+    costs = -_all_scores(truth)  # of a pair that was not kept: infinite
+    flipped = set(actual.tolist()) ^ set(truth.chosen.tolist())
+    rows = (actual // columns).tolist()
+    uses_alike = torch.bincount(actual % columns, minlength=columns).tolist()
+    same_columns = uses_alike == torch.bincount(truth.chosen % columns, minlength=columns).tolist()
+    if len(set(rows)) != len(rows) or not same_columns:
+        return flipped, math.inf
+    excess = float(costs[actual].sum() - costs[truth.chosen].sum())
+    needed = excess / max(1, len(flipped))
+    return (flipped if not needed <= tolerance else set()), max(needed, 0.0)
+
+
+def _assignment_margin(truth: Choice) -> float:
+    """Return by how much the cheapest single change of a matching costs more: one other row, or two rows swapped."""
+    columns = int(truth.settings["columns"])
+    costs = (-_all_scores(truth)).view(-1, columns)
+    rows, chosen = truth.chosen // columns, truth.chosen % columns
+    pairs = costs[rows, chosen]
+    free = torch.ones(len(costs), dtype=torch.bool)
+    free[rows] = False
+    gaps = [costs[free].amin(0)[chosen] - pairs] if bool(free.any()) else []
+    crossed = costs[rows[:, None], chosen[None]]
+    swaps = crossed + crossed.T - pairs[:, None] - pairs[None]
+    gaps.append(swaps[chosen[:, None] != chosen[None]])
+    return min((float(gap.min()) for gap in gaps if gap.numel()), default=math.inf)
+
+
+def _nms_violations(actual: Tensor, scores: Tensor, truth: Choice, tolerance: Tolerance) -> tuple[set[int], float]:
     if not len(actual):
         return set(range(len(scores))), math.inf
     kept = scores[actual]
     gaps = _order_gaps(kept)
     bad = set(actual[gaps > tolerance.score].tolist())
     needed = float(gaps.max()) if len(gaps) else 0.0
-    boxes = boxes.double()
-    overlap, slack = iou_with_slack(boxes[actual], boxes, tolerance.box)
+    assert truth.boxes is not None
+    boxes, threshold = truth.boxes.double(), truth.settings["iou_threshold"]
+    overlap, slack = iou_with_slack(boxes[actual], boxes, tolerance.box, shifted="shifted" in truth.settings)
     overlap[torch.arange(len(actual)), actual] = -math.inf  # a box does not suppress itself
     among_kept = overlap[:, actual] > threshold + slack[:, actual]
     bad |= set(actual[among_kept.any(0)].tolist())
@@ -222,15 +271,14 @@ def _nms_violations(
     return bad, math.inf if bool(among_kept.any()) else needed
 
 
-def iou_with_slack(first: Tensor, second: Tensor, box_noise: float) -> tuple[Tensor, Tensor]:
+def iou_with_slack(first: Tensor, second: Tensor, box_noise: float, *, shifted: bool = False) -> tuple[Tensor, Tensor]:
     """Return the IoU (M, N) of two sets of xyxy boxes, and how far noise in the coordinates can move it.
 
     Each coordinate may be off by ``box_noise`` plus mmcv's shift (half a float32 ulp of the shifted
-    value). To first order an edge of length w then changes by 2d, an intersection by 2d(w + h), and the
-    quotient accordingly.
+    value); ``shifted`` says that these are the shifted boxes already. To first order an edge of length w
+    then changes by 2d, an intersection by 2d(w + h), and the quotient accordingly.
     """
-    shift = 2.0 * float(second.max()) + 1.0 if second.numel() else 1.0
-    noise = box_noise + _FLOAT32_ROUNDOFF * abs(shift)
+    noise = box_noise + _FLOAT32_ROUNDOFF * _greatest_coordinate(first, second, shifted)
     size = (torch.minimum(first[:, None, 2:], second[None, :, 2:])) - torch.maximum(
         first[:, None, :2], second[None, :, :2]
     )
@@ -245,11 +293,23 @@ def iou_with_slack(first: Tensor, second: Tensor, box_noise: float) -> tuple[Ten
     return iou, (moved_overlap + iou * moved_union) / union
 
 
+def _greatest_coordinate(first: Tensor, second: Tensor, shifted: bool) -> Tensor:
+    """Return the size of the coordinates that are compared: of all boxes alike, or of each pair."""
+    if shifted:
+        return torch.maximum(first.abs().max(-1).values[:, None], second.abs().max(-1).values[None])
+    return torch.tensor(abs(2.0 * float(second.max()) + 1.0) if second.numel() else 1.0).double()
+
+
 def margins(truth: Choice) -> Margins:
     """Return how close the truth's own choice was, over all its rows."""
     score, iou = math.inf, math.inf
+    if truth.kind == "assignment":
+        return Margins(_assignment_margin(truth), math.inf)
     for row in _choice_rows(truth):
         scores = _all_scores(row)
+        if row.kind == "threshold":
+            score = min([score, *(scores - row.settings["threshold"]).abs().tolist()])
+            continue
         chosen = scores[row.chosen if row.ordered else _best_first(row.chosen, row)]
         gaps = (chosen[:-1] - chosen[1:]).abs()
         if row.kind == "nms":

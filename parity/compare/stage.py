@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor
 
 from parity.cases.base import Case
 from parity.compare.budgets import Allowance, allowance
+from parity.compare.closer import look_closer
 from parity.compare.decisions import Choice, Tolerance, is_best_first, judge
+from parity.compare.swaps import frame_of, picture_of, swaps
+from parity.compare.table import Table, compare_table
 from parity.compare.tensors import measure, relative, unravel
 from parity.compare.verdicts import Verdict
-from parity.engines.session import DTYPES, Run
+from parity.engines.base import Run
+from parity.engines.session import DTYPES
 from parity.records.digest import island_samples, sample_indices
-from parity.records.layout import recorded_part, unpromoted
+from parity.records.layout import StoredTensors, noise_key, recorded_part, unpromoted
 from parity.records.store import Entry, Record
 from parity.report.results import DecisionResult, TensorResult
-from parity.taps.decisions import Decision
-
-
-class StoredTensors(Mapping[str, Tensor]):
-    """A record's tensors by key, each read and checked once."""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-        self._read: dict[str, Tensor] = {}
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self.record.entries:
-            raise KeyError(key)
-        if key not in self._read:
-            self._read[key] = self.record.tensor(key)
-        return self._read[key]
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(self.record.entries)
-
-    def __len__(self) -> int:
-        return len(self.record.entries)
+from parity.taps.decisions import THRESHOLD, Decision
 
 
 def compare_tensors(
@@ -47,17 +29,32 @@ def compare_tensors(
 ) -> tuple[TensorResult, ...]:
     """Judge every array that the record holds of a stage, then what the run has beyond it."""
     record = stored.record
-    results = []
+    results: list[TensorResult] = []
+    keys: dict[int, str] = {}  # place among the results -> what was compared there, if that is one array
     known = set()
     for role in ("output", "decision"):
         for key in record.keys(stage=stage, role=role, mode=mode):
             entry = record.entries[key]
             known.add(entry.name)
-            if role == "output" or key.endswith(("/scores", "/boxes")):
+            if entry.rows:
+                results += _compare_table(run, stored, key, mode=mode, dtype=dtype)
+            elif role == "output" or key.endswith(("/scores", "/boxes")):
+                keys[len(results)] = key
                 results.append(_compare_entry(run, stored, case, key, mode=mode, dtype=dtype))
+    results = look_closer(results, keys, run, stored)
     extra = sorted(name for name in run.produced.get(stage, ()) if name not in known)
     results += [TensorResult(name, Verdict.EXTRA, tuple(run.tensors[name].shape)) for name in extra]
     return tuple(results)
+
+
+def _compare_table(run: Run, stored: StoredTensors, key: str, *, mode: str, dtype: str) -> list[TensorResult]:
+    record, entry = stored.record, stored.record.entries[key]
+    noise = stored[noise_key(key)] if noise_key(key) in record.entries else None
+    truth = Table(entry.name, record.rows(key), stored[key], noise, entry.unit)
+    if entry.name not in run.tensors:
+        return [TensorResult(entry.name, Verdict.MISSING, entry.shape, note="the new engine gave no such table")]
+    rows = run.rows.get(entry.name, ())
+    return compare_table(run.tensors[entry.name], rows, truth, dtype=dtype, mode=mode, stage=entry.stage)
 
 
 def _compare_entry(run: Run, stored: StoredTensors, case: Case, key: str, *, mode: str, dtype: str) -> TensorResult:
@@ -77,8 +74,8 @@ def _compare_entry(run: Run, stored: StoredTensors, case: Case, key: str, *, mod
     actual = recorded_part(entry, key, run, stored)
     assert actual is not None
     noise = stored.record.noise(key, mode) if _is_float(entry) else None
-    allowed = allowance(dtype, mode, expected_max=entry.max, expected_rms=entry.rms, measured=noise)
-    return _judge_values(blank, actual, expected, entry, allowed)
+    allowed = allowance(dtype, mode, stage=entry.stage, expected_max=entry.max, expected_rms=entry.rms, measured=noise)
+    return _explain_square(_judge_values(blank, actual, expected, entry, allowed), actual, expected, case)
 
 
 def _is_float(entry: Entry) -> bool:
@@ -99,7 +96,7 @@ def _judge_values(
         verdict = Verdict.WITHIN_BUDGET
     else:
         verdict = Verdict.DIVERGED
-    show = not verdict.passes and found.worst_index
+    show = found.count == 1 or (not verdict.passes and found.worst_index)
     return replace(
         blank,
         verdict=verdict,
@@ -116,6 +113,7 @@ def _judge_values(
         expected_rms=entry.rms,
         actual=float(actual[found.worst_index]) if show else None,
         expected=float(expected[found.worst_index]) if show else None,
+        nonfinite=found.nonfinite,
     )
 
 
@@ -130,10 +128,22 @@ def _index_in_tensor(index: tuple[int, ...], entry: Entry) -> tuple[int, ...]:
 def _explain_absence(blank: TensorResult, expected: Tensor, entry: Entry, case: Case) -> TensorResult:
     """Return ``missing``, unless the case lists this very absence as a known deviation."""
     for deviation in case.deviations:
-        applies = deviation.tensor == entry.name and deviation.kind == "none_if_all_false"
+        same = deviation.tensor == entry.name.split(".")[-1]  # within a trajectory it is step[0].encoder.mask
+        applies = same and deviation.kind == "none_if_all_false"
         if applies and not bool(expected.any()):
             return replace(blank, verdict=Verdict.EQUAL, note=f"known deviation: {deviation.reason} ({deviation.link})")
     return replace(blank, note="the new engine gave no such tensor")
+
+
+def _explain_square(judged: TensorResult, actual: Tensor, expected: Tensor, case: Case) -> TensorResult:
+    """Return the result, which passes where the case lists that this shape (B, 2) counts the padding to a square."""
+    for deviation in case.deviations:
+        if deviation.kind == "padded_to_square" and deviation.tensor == judged.name and not judged.verdict.passes:
+            square = expected.amax(1, keepdim=True).expand_as(expected)
+            if bool((actual == square).all()):
+                note = f"known deviation: {deviation.reason} ({deviation.link})"
+                return replace(judged, verdict=Verdict.EQUAL, minimum_budget=0.0, over=0, note=note)
+    return judged
 
 
 def frozen_choice(record: Record, stored: StoredTensors, name: str) -> Choice:
@@ -167,6 +177,8 @@ def compare_decisions(
         _compare_decision(name, run.decisions.get(name), stored, case, mode=mode, dtype=dtype) for name in frozen
     ]
     extra = sorted(name for name in run.decisions if name.startswith(f"{stage}.") and name not in frozen)
+    if not record.manifest.get("thresholds"):  # early records do not hold these decisions: none is extra
+        extra = [name for name in extra if run.decisions[name].kind != THRESHOLD]
     results += [DecisionResult(run.decisions[name].kind, name, Verdict.EXTRA) for name in extra]
     return tuple(results)
 
@@ -186,8 +198,10 @@ def _compare_decision(
     )
     if decision is None:
         return replace(blank, note="the new engine made no such decision")
-    if decision.ordered != described.get("ordered", decision.ordered):
-        return replace(blank, verdict=Verdict.SHAPE, note="one engine sorts what it chooses, the other does not")
+    # The other way round is no difference: where the legacy engine leaves the order open, a sorted one is as good.
+    if described.get("ordered") and not decision.ordered:
+        note = "the legacy engine sorts what it chooses, the new one does not"
+        return replace(blank, verdict=Verdict.SHAPE, note=note)
     if decision.refused or decision.scores.shape[-1] != truth.size or dict(decision.settings) != dict(truth.settings):
         reason = decision.refused or (
             f"{decision.scores.shape[-1]} to choose from with {decision.settings},"
@@ -199,18 +213,18 @@ def _compare_decision(
         # Both engines cast to float32 for the compiled NMS: a tie of the cast scores is an exact one.
         truth = replace(truth, scores=truth.scores.float().double(), boxes=truth.boxes.float().double())
     judged = judge(decision.chosen, truth, tolerance=tolerance)
-    verdict = Verdict.EQUAL
-    if judged.flips:
-        verdict = Verdict.DIVERGED if judged.uncertified else Verdict.CERTIFIED
+    result = replace(blank, verdict=Verdict.EQUAL, noise=tolerance.score, note=_cliff(name, truth, case))
+    if not judged.flips:
+        return result
     return replace(
-        blank,
-        verdict=verdict,
+        result,
+        verdict=Verdict.DIVERGED if judged.uncertified else Verdict.CERTIFIED,
         flips=judged.flips,
         uncertified=judged.uncertified,
         certified=judged.flips - judged.uncertified,
-        noise=tolerance.score,
         needed=judged.needed,
-        note=_cliff(name, truth, case),
+        swaps=swaps(decision.chosen, truth, frame=frame_of(name, stored)),
+        picture=picture_of(name, stored) if truth.boxes is not None else "",
     )
 
 

@@ -22,6 +22,7 @@ class Difference:
         worst_index: where the greatest error is, or the first value that is not finite; empty if there are
             no elements.
         finite: false where either tensor holds a NaN or an infinity; the figures then cover the rest.
+        nonfinite: how many such places there are.
     """
 
     count: int
@@ -32,6 +33,7 @@ class Difference:
     over: int
     worst_index: tuple[int, ...]
     finite: bool
+    nonfinite: int = 0
 
     @property
     def rel_rms(self) -> float:
@@ -90,6 +92,7 @@ class _Sums:
         self.over = 0
         self.worst = -1
         self.finite = True
+        self.nonfinite = 0
 
     def add(self, error: Tensor, expected: Tensor, start: int, allowance: float) -> None:
         self.count += error.numel()
@@ -116,6 +119,7 @@ class _Sums:
     def _finite_part(self, error: Tensor, expected: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Return both with zeros where either is not finite; the first such place becomes the worst one."""
         keep = error.isfinite() & expected.isfinite()
+        self.nonfinite += int((~keep).sum())
         if self.finite and not bool(keep.all()):
             self.finite = False
             self.worst = start + int((~keep).nonzero()[0])
@@ -131,6 +135,7 @@ class _Sums:
             over=self.over,
             worst_index=unravel(self.worst, tuple(shape)) if self.count else (),
             finite=self.finite,
+            nonfinite=self.nonfinite,
         )
 
 

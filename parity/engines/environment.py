@@ -36,15 +36,27 @@ class Recipe:
 
     python: str
     minutes: int
+    requirements: str
 
 
-RECIPES = {"ddq_mmdet2": Recipe("3.8", 4), "ddq_mmdet3rc": Recipe("3.8", 5), "mmdet3": Recipe("3.11", 11)}
+# Engines of one set of requirements share an environment: the detectors' own code is no part of it.
+RECIPES = {
+    "mmdet2": Recipe("3.8", 4, "mmdet2"),
+    "ddq_mmdet2": Recipe("3.8", 4, "mmdet2"),
+    "ddq_mmdet3rc": Recipe("3.8", 5, "ddq_mmdet3rc"),
+    "mmdet3": Recipe("3.11", 11, "mmdet3"),
+}
 
 
 def default_folder(engine: str) -> Path:
-    """Return where an engine's environment is kept: below ``PARITY_ENVS``, or the user's cache."""
+    """Return where an engine's environment is kept: below ``PARITY_ENVS``, or the user's cache.
+
+    It may have been made for another engine of the same requirements.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return Path(os.environ.get("PARITY_ENVS", cache / "parity")) / engine
+    envs = Path(os.environ.get("PARITY_ENVS", cache / "parity"))
+    alike = [name for name, recipe in RECIPES.items() if recipe.requirements == RECIPES[engine].requirements]
+    return next((envs / name for name in (engine, *alike) if interpreter(envs / name).is_file()), envs / engine)
 
 
 def interpreter(folder: Path) -> Path:
@@ -68,13 +80,18 @@ def legacy_python(engine: str, given: str | None) -> str:
     return str(made)
 
 
+class NoFittingPython(ParityError):
+    """This machine has no Python of the version that an engine needs."""
+
+
 def make_environment(
     engine: str, *, python: str | None, folder: Path | None, say: Callable[[str], None] = print
 ) -> Path:
     """Make an engine's environment, unless it is there and unchanged; return its interpreter.
 
     Raises:
-        ParityError: no fitting Python, or a step failed; the end of its output is the detail.
+        NoFittingPython: there is none of the version needed, and none was given.
+        ParityError: the Python given does not fit, or a step failed; the end of its output is the detail.
     """
     if engine not in RECIPES:
         raise ParityError(f"unknown engine {engine!r}; there are {', '.join(sorted(RECIPES))}")
@@ -125,7 +142,7 @@ class _requirements:
 
     def __init__(self, engine: str) -> None:
         root = resources.files("parity.engines") / "requirements"
-        self._files = [resources.as_file(root / f"{engine}{part}.txt") for part in ("-build", "")]
+        self._files = [resources.as_file(root / f"{RECIPES[engine].requirements}{part}.txt") for part in ("-build", "")]
 
     def __enter__(self) -> tuple[Path, Path]:
         first, second = (file.__enter__() for file in self._files)
@@ -160,7 +177,7 @@ def _fitting_python(version: str, given: str | None) -> str:
         raise ParityError(
             f"--python {given} is {f'Python {found}' if found else 'no Python'}; Python {version} is needed"
         )
-    raise ParityError(
+    raise NoFittingPython(
         f"no Python {version} on PATH, in pyenv or in uv: install one (`pyenv install {version}`, `uv python install"
         f" {version}`) or name it with --python"
     )

@@ -14,9 +14,11 @@ from typing import Any
 import execnet
 import torch
 
+from parity.cases.outside import outside_files
 from parity.engines import wire
-from parity.engines.session import Run, Shapes
-from parity.errors import ParityError
+from parity.engines.base import Run
+from parity.engines.session import Shapes
+from parity.errors import EngineError, ParityError
 from parity.taps.islands import Promote
 
 DEFAULT_TIME_LIMIT = 900.0  # seconds for one request
@@ -60,6 +62,8 @@ def worker_source() -> bytes:
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(root.rglob("*.py")):
             archive.write(path, Path("parity") / path.relative_to(root))
+        for path in outside_files():  # there they are files of the package like any other
+            archive.write(path, Path("parity") / "cases" / path.name)
     return content.getvalue()
 
 
@@ -82,6 +86,7 @@ class RemoteSession:
     ) -> None:
         self.engine = engine
         self.time_limit = time_limit
+        self.closed = False
         self._doing = "start"
         local = "=" not in python
         if local:
@@ -118,6 +123,7 @@ class RemoteSession:
 
     def close(self) -> None:
         """End the worker, at once if it does not listen."""
+        self.closed = True
         self._group.terminate(timeout=1.0)
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -130,6 +136,12 @@ class RemoteSession:
     def fill(self, seed: int, fills: Sequence[Mapping[str, Any]] = ()) -> str:
         return str(self._ask("fill", seed=seed, fills=[dict(fill) for fill in fills]))
 
+    def read_weights(self, path: str) -> str:
+        return str(self._ask("read_weights", path=path))
+
+    def detect(self, paths: Sequence[str], ahead: Sequence[str] = ()) -> Run:
+        return wire.decode_run(self._ask("detect", paths=list(paths), ahead=list(ahead)))
+
     def constants(self) -> dict[str, str]:
         return dict(self._ask("constants"))
 
@@ -138,6 +150,15 @@ class RemoteSession:
 
     def preprocess(self, files: Sequence[bytes], scale: Sequence[int]) -> Run:
         return wire.decode_run(self._ask("preprocess", files=list(files), scale=list(scale)))
+
+    def recipe(self, case_id: str, stage: str, **arguments: Any) -> Run:
+        return wire.decode_run(self._ask("recipe", case_id=case_id, stage=stage, **arguments))
+
+    def open_loader(self, case_id: str, data_root: str, seed: int, options: Sequence[str]) -> None:
+        self._ask("open_loader", case_id=case_id, data_root=data_root, seed=seed, options=list(options))
+
+    def next_batch(self) -> Run:
+        return wire.decode_run(self._ask("next_batch"))
 
     def cascade(
         self,
@@ -167,11 +188,28 @@ class RemoteSession:
         )
         return wire.decode_run(answer)
 
+    def observe(self, batch: Mapping[str, torch.Tensor], paths: Sequence[str]) -> list[dict[str, Any]]:
+        return list(self._ask("observe", batch=wire.pack(dict(batch)), paths=list(paths)))
+
+    def watch_modules(self, stage: str) -> dict[str, dict[str, str]]:
+        return dict(self._ask("watch_modules", stage=stage))
+
+    def module_events(self) -> list[dict[str, Any]]:
+        return list(self._ask("module_events"))
+
+    def call_owners(self, stage: str) -> list[dict[str, str]]:
+        return list(self._ask("call_owners", stage=stage))
+
+    def train(self, batch: Mapping[str, torch.Tensor], **options: Any) -> Run:
+        for name in ("draws", "forced"):
+            options[name] = _packed(options.get(name))
+        return wire.decode_run(self._ask("train", batch=wire.pack(dict(batch)), **options))
+
     def time_forwards(self, batch: Mapping[str, torch.Tensor], repeats: int) -> dict[str, list[float]]:
         return dict(self._ask("time_forwards", batch=wire.pack(dict(batch)), repeats=repeats))
 
     def _ask(self, method: str, **arguments: Any) -> Any:
-        subject = arguments.get("case_id") or arguments.get("stage_name")
+        subject = arguments.get("stage") or arguments.get("case_id") or arguments.get("stage_name")
         self._doing = f"{method} {subject}" if subject else method
         try:
             self._channel.send({"method": method, "arguments": arguments})
@@ -184,22 +222,22 @@ class RemoteSession:
             answer = self._channel.receive(self.time_limit)
         except self._channel.TimeoutError as error:
             self.close()
-            raise ParityError(
+            raise EngineError(
                 f"engine {self.engine}, {self._doing}: no answer within {self.time_limit:g} s; it was ended"
                 " (--time-limit gives it longer)"
             ) from error
         except (EOFError, self._channel.RemoteError) as error:
             raise self._died(error) from error
         if "error" in answer:
-            raise ParityError(
-                f"engine {self.engine}, {self._doing}: {answer['error']}", detail=answer.get("traceback", "")
-            )
+            detail = answer.get("traceback", "")
+            kind = EngineError if detail else ParityError  # without a traceback it is a mistake in the call
+            raise kind(f"engine {self.engine}, {self._doing}: {answer['error']}", detail=detail)
         return answer["value"]
 
-    def _died(self, error: BaseException) -> ParityError:
+    def _died(self, error: BaseException) -> EngineError:
         tail = self._log.read_text(errors="replace")[-4000:] if self._log.exists() else ""
         self.close()
-        return ParityError(
+        return EngineError(
             f"engine {self.engine}, {self._doing}: the worker died; the end of its standard error follows",
             detail=tail or str(error),
         )

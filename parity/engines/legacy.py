@@ -9,12 +9,11 @@ import torch
 from parity.errors import ParityError
 
 
-def require_project_file(root: str, file: str, *, branch: str) -> None:
+def require_project_file(root: str, file: str, *, checkout: str) -> None:
     """Raise ``ParityError`` where the legacy root is not the checkout that an engine needs."""
     if not os.path.isfile(os.path.join(root, file)):
         raise ParityError(
-            f"legacy root {root or '(none)'} has no {file}: clone https://github.com/jshilong/DDQ, branch {branch},"
-            " and name its folder with --legacy-root"
+            f"legacy root {root or '(none)'} has no {file}: clone {checkout}, and name its folder with --legacy-root"
         )
 
 

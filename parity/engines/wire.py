@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load  # torch 1.9 lacks what safetensors.torch reads bytes with
 from safetensors.torch import save
 
-from parity.engines.session import Run
+from parity.engines.base import Run
 from parity.taps.decisions import Decision
 
 Message = Dict[str, Any]
@@ -51,6 +51,7 @@ def encode_run(run: Run) -> Message:
         "decision_tensors": pack(tensors),
         "islands": [list(island) for island in run.islands],
         "produced": {stage: list(names) for stage, names in run.produced.items()},
+        "rows": {name: list(rows) for name, rows in run.rows.items()},
     }
 
 
@@ -66,4 +67,5 @@ def decode_run(message: Message) -> Run:
         decisions,
         [(stage, site, count) for stage, site, count in message["islands"]],
         {stage: tuple(names) for stage, names in message["produced"].items()},
+        {name: tuple(rows) for name, rows in message["rows"].items()},
     )

@@ -29,9 +29,9 @@ def serve(channel: Any) -> None:
 
 def _answer(session: Any, method: str, arguments: Dict[str, Any]) -> Any:
     from parity.engines import wire
-    from parity.engines.session import Run
+    from parity.engines.base import Run
 
-    for name in ("batch", "inputs", "forced"):
+    for name in ("batch", "inputs", "forced", "draws"):
         if isinstance(arguments.get(name), bytes):
             arguments[name] = wire.unpack(arguments[name])
     value = getattr(session, method)(**arguments)

@@ -176,6 +176,11 @@ class DDQFCNHead(BaseDenseHead):
         """
         return select_distinct(self.select_candidates(scores, distances), self.dqs_cfg)
 
+    def select_for_training(self, main: Predictions, auxiliary: Predictions) -> tuple[Queries, Queries]:
+        """Return the main branch's distinct queries, and the auxiliary branch's candidates."""
+        queries = self.select_queries(main["cls_scores_list"], main["bbox_preds_list"])
+        return queries, self.select_candidates(auxiliary["cls_scores_list"], auxiliary["bbox_preds_list"])
+
     def loss(self, x: Sequence[Tensor], batch_data_samples: Sequence[Any]) -> dict[str, Any]:
         """Return the losses of a batch: lists with one scalar an image, and ``num_proposal``."""
         main, auxiliary = self(x)
@@ -188,8 +193,7 @@ class DDQFCNHead(BaseDenseHead):
         assert auxiliary is not None, "the auxiliary branch predicts in training mode only"
         gt_instances, _, img_metas = unpack_gt_instances(batch_data_samples)
         with no_autocast(main["cls_scores_list"][0]):
-            candidates = self.select_candidates(auxiliary["cls_scores_list"], auxiliary["bbox_preds_list"])
-            queries = self.select_queries(main["cls_scores_list"], main["bbox_preds_list"])
+            queries, candidates = self.select_for_training(main, auxiliary)
             aux_cls, aux_bbox = self.aux_loss(candidates.scores, candidates.boxes, gt_instances, img_metas)
             main_cls, main_bbox = self.main_loss(queries.scores, queries.boxes, gt_instances, img_metas)
         counts = queries.boxes[0].new_tensor([len(boxes) for boxes in queries.boxes])

@@ -2,40 +2,28 @@
 
 ``samples`` are entries at seeded places. ``projections`` are one signed sum for every block of 64
 consecutive elements, signs seeded, so each element enters exactly one: an error in a single element
-moves its block's sum by just as much, and one spread over many elements moves many sums.
+moves its block's sum by just as much, and one spread over many elements moves many sums. A ``sketch``
+(see ``taps.sketch``) is 64 such sums for all of a tensor.
 """
 
 from __future__ import annotations
-
-import hashlib
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from parity.records.locate import BLOCK
+from parity.taps.sketch import WIDTH, generator, signs, sketch
 
 SAMPLES = 2048
 ISLAND_SAMPLES = 256
 WHOLE_UP_TO = 16384  # elements: a smaller tensor is kept whole
 
 
-def _generator(name: str, purpose: str) -> np.random.Philox:
-    digest = hashlib.sha256(f"{purpose}/{name}".encode()).digest()
-    return np.random.Philox(key=int.from_bytes(digest[:16], "little"))
-
-
 def sample_indices(name: str, count: int) -> Tensor:
     """Return the flat places, int64 (SAMPLES,), that are kept of a tensor of ``count`` elements."""
-    raw = _generator(name, "samples").random_raw(SAMPLES)
+    raw = generator(name, "samples").random_raw(SAMPLES)
     return torch.from_numpy((raw % np.uint64(count)).astype(np.int64))
-
-
-def signs(name: str, count: int) -> Tensor:
-    """Return ``count`` seeded signs, float64, one a bit of Philox's stream."""
-    words = _generator(name, "projections").random_raw(-(-count // 64))
-    bits = np.unpackbits(words.astype("<u8").view(np.uint8), count=count, bitorder="little")
-    return torch.from_numpy(bits.astype(np.float64) * 2.0 - 1.0)
 
 
 def samples(name: str, tensor: Tensor) -> Tensor:
@@ -59,7 +47,7 @@ def projections(name: str, tensor: Tensor) -> Tensor:
     return sums
 
 
-KINDS = {"samples": samples, "projections": projections}
+KINDS = {"samples": samples, "projections": projections, "sketch": sketch}
 
 
 def kinds_for(tensor: Tensor, *, needed_whole: bool) -> tuple[str, ...]:
@@ -72,3 +60,8 @@ def kinds_for(tensor: Tensor, *, needed_whole: bool) -> tuple[str, ...]:
 def kept(kind: str, name: str, tensor: Tensor) -> Tensor:
     """Return what a record keeps of ``tensor`` under ``kind``."""
     return tensor if kind == "whole" else KINDS[kind](name, tensor)
+
+
+def sketch_or_whole(tensor: Tensor) -> tuple[str, ...]:
+    """Return how a training record keeps a tensor: no stage is replayed from it, so a sketch is enough."""
+    return ("sketch",) if tensor.is_floating_point() and tensor.numel() > WIDTH else ("whole",)

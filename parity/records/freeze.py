@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,25 +14,16 @@ from torch import Tensor
 from parity import __version__
 from parity.cases.base import METAS, PREPROCESS, Batch, Case, Stage, base_name
 from parity.cases.patterns import expand
-from parity.compare.decisions import margins
+from parity.compare.decisions import Margins, margins
 from parity.compare.tensors import measure
+from parity.engines.base import Run
 from parity.engines.host import RemoteSession
-from parity.engines.session import Run
 from parity.errors import ParityError
 from parity.records.digest import island_samples
 from parity.records.draft import Draft, as_choice
 from parity.records.images import encoded_images
-from parity.records.layout import (
-    CASCADE,
-    DECISION_PARTS,
-    ISOLATED,
-    MODES,
-    REPEATABLE,
-    array_key,
-    sliced,
-    stage_inputs,
-    unpromoted,
-)
+from parity.records.kinds import CASCADE, ISOLATED, MODES
+from parity.records.layout import DECISION_PARTS, REPEATABLE, array_key, sliced, stage_inputs, unpromoted
 from parity.records.store import Entry
 from parity.taps.islands import Promote, place
 
@@ -43,31 +34,40 @@ Frozen = tuple[dict[str, Any], dict[str, Entry], dict[str, Tensor]]
 Progress = Callable[[str], None]
 
 
-def freeze(case: Case, record_id: str, batch: Batch, legacy: RemoteSession, *, progress: Progress) -> Frozen:
+def freeze(
+    case: Case, record_id: str, batch: Batch, legacy: RemoteSession, *, progress: Progress, brief: bool = False
+) -> Frozen:
     """Return the manifest, the entries and the tensors of one record.
+
+    A ``brief`` record holds what a float64 check compares: no float32 noise, no margins, nothing that explains islands.
 
     Raises:
         ParityError: the legacy engine fails, does not repeat itself in float64, or its truth is not finite.
     """
     progress("float64 truth")
-    freezer = _Freezer(case, batch, legacy)
+    freezer = _Freezer(case, batch, legacy, margins_told=not brief)
     progress("float64 again, on one thread")
     freezer.require_repeatable()
     for stage in freezer.stages:
         progress(f"float64 replay of {stage.name}")
         if stage.replayable:
             freezer.add_isolated(stage)
+        if stage.replayable and not brief:
             freezer.add_islands(stage)
-    for threads, onednn in VARIANTS:
+    for threads, onednn in () if brief else VARIANTS:
         progress(f"float32 noise: {threads} thread{'s' * (threads > 1)}, oneDNN {'on' if onednn else 'off'}")
         freezer.add_noise(threads, onednn)
-    return freezer.manifest(record_id), freezer.draft.entries, freezer.draft.tensors
+    return (
+        freezer.manifest(record_id, noise_runs(() if brief else VARIANTS)),
+        freezer.draft.entries,
+        freezer.draft.tensors,
+    )
 
 
 class _Freezer:
     """One record's way through the legacy engine; making it runs the truth."""
 
-    def __init__(self, case: Case, batch: Batch, legacy: RemoteSession) -> None:
+    def __init__(self, case: Case, batch: Batch, legacy: RemoteSession, *, margins_told: bool) -> None:
         self.case, self.batch, self.legacy = case, batch, legacy
         self.stages = case.stages_of(case.legacy)
         self.files = encoded_images(batch, seed=batch.seed)
@@ -81,15 +81,9 @@ class _Freezer:
         self.everything = {**self.pixels.tensors, **self.truth.tensors}
         self.forced = {name: decision.chosen for name, decision in self.truth.decisions.items()}
         self.draft = Draft(case)
-        self._add_files()
+        add_files(self.draft, self.files)
         self._add_outputs()
-        self.decisions = self._add_decisions()
-
-    def _add_files(self) -> None:
-        for index, content in enumerate(self.files):
-            name = f"file[{index}]"
-            tensor = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-            self.draft.add(f"{PREPROCESS}/{name}", tensor, name=name, stage=PREPROCESS, role="image")
+        self.decisions = add_decisions(self.draft, self.truth, modes=MODES, margins_told=margins_told)
 
     def _add_outputs(self) -> None:
         """Add what every stage gave in the whole run, whole where another stage is to be fed it."""
@@ -101,29 +95,6 @@ class _Freezer:
             only_cascade = name != PREPROCESS and self.case.stage(name).slices
             outputs = {output: self.everything[output] for output in written}
             self.draft.add_outputs(name, outputs, whole=needed, modes=(CASCADE,) if only_cascade else MODES)
-
-    def _add_decisions(self) -> dict[str, Any]:
-        described = {}
-        for name, decision in self.truth.decisions.items():
-            choice = as_choice(decision)
-            stage = name.split(".")[0]
-            for part in DECISION_PARTS:
-                tensor = getattr(choice, part)
-                if tensor is not None:
-                    self.draft.add(
-                        f"{name}/{part}", tensor, name=f"{name}.{part}", stage=stage, role="decision", modes=MODES
-                    )
-            margin = margins(choice)
-            described[name] = {
-                "kind": decision.kind,
-                "stage": stage,
-                "settings": decision.settings,
-                "ordered": decision.ordered,
-                "size": choice.size,
-                "smallest_score_margin": _finite_or_none(margin.score),
-                "smallest_iou_margin": _finite_or_none(margin.iou),
-            }
-        return described
 
     def require_repeatable(self) -> None:
         """Run the truth again on one thread: what cannot repeat itself in float64 is no truth."""
@@ -196,25 +167,67 @@ class _Freezer:
         inputs = stage_inputs(stage, self.everything)
         return self.legacy.replay(stage.name, inputs, forced=self.forced, promote=promote)
 
-    def manifest(self, record_id: str) -> dict[str, Any]:
-        """Return all of the manifest but the tensors' entries."""
-        batch = self.batch
+    def manifest(self, record_id: str, noise: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return all of the manifest but the tensors' entries; ``noise`` says which float32 runs there were."""
+        described = described_run(self.case, record_id, self.batch, self.legacy, fills=self.fills)
+        described["weights"].update(sha256=self.weights, shapes=self.shapes, constants=self.constants)
         return {
-            "case": self.case.id,
-            "record": record_id,
-            "engines": {"legacy": self.legacy.fingerprint(), "new": freezing_environment()},
-            "batch": {"seed": batch.seed, "sizes": batch.sizes, "files": batch.files, "scale": batch.scale},
-            "weights": {
-                "seed": batch.seed,
-                "fills": self.fills,
-                "sha256": self.weights,
-                "shapes": self.shapes,
-                "constants": self.constants,
-            },
+            **described,
             "decisions": self.decisions,
             "islands": self.truth.islands,
-            "noise_runs": [{"threads": threads, "onednn": onednn} for threads, onednn in VARIANTS],
+            "noise_runs": list(noise),
         }
+
+
+def add_files(draft: Draft, files: Sequence[bytes]) -> None:
+    """Add the encoded images of a batch."""
+    for index, content in enumerate(files):
+        name = f"file[{index}]"
+        tensor = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        draft.add(f"{PREPROCESS}/{name}", tensor, name=name, stage=PREPROCESS, role="image")
+
+
+def add_decisions(draft: Draft, truth: Run, *, modes: tuple[str, ...], margins_told: bool = True) -> dict[str, Any]:
+    """Add what every decision chose and from what; return what the manifest says of them, margins if they are told."""
+    described = {}
+    for name, decision in truth.decisions.items():
+        choice = as_choice(decision)
+        stage = name.split(".")[0]
+        for part in DECISION_PARTS:
+            tensor = getattr(choice, part)
+            if tensor is not None:
+                draft.add(f"{name}/{part}", tensor, name=f"{name}.{part}", stage=stage, role="decision", modes=modes)
+        margin = margins(choice) if margins_told else Margins(math.inf, math.inf)
+        described[name] = {
+            "kind": decision.kind,
+            "stage": stage,
+            "settings": decision.settings,
+            "ordered": decision.ordered,
+            "size": choice.size,
+            "smallest_score_margin": _finite_or_none(margin.score),
+            "smallest_iou_margin": _finite_or_none(margin.iou),
+        }
+    return described
+
+
+def described_run(
+    case: Case, record_id: str, batch: Batch, legacy: RemoteSession, *, fills: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what every manifest says: of what the record is, and where it was made."""
+    return {
+        "case": case.id,
+        "record": record_id,
+        "engines": {"legacy": legacy.fingerprint(), "new": freezing_environment()},
+        "batch": {
+            "seed": batch.seed,
+            "sizes": batch.sizes,
+            "files": batch.files,
+            "scale": batch.scale,
+            "pictures": [asdict(picture) for picture in batch.pictures],
+        },
+        "weights": {"seed": batch.seed, "fills": list(fills)},
+        "thresholds": True,  # what was kept for scoring high enough counts among the decisions
+    }
 
 
 def _require_same_replay(stage: Stage, outputs: dict[str, Tensor], truth: Run) -> None:
@@ -224,6 +237,11 @@ def _require_same_replay(stage: Stage, outputs: dict[str, Tensor], truth: Run) -
                 f"stage {stage.name}: replayed on its own inputs {name} comes out different;"
                 " the case's declaration misses an input"
             )
+
+
+def noise_runs(settings: Sequence[tuple[int, bool]]) -> list[dict[str, Any]]:
+    """Return what the manifest says of the float32 runs."""
+    return [{"threads": threads, "onednn": onednn} for threads, onednn in settings]
 
 
 def freezing_environment() -> dict[str, str]:

@@ -7,9 +7,12 @@ from importlib import import_module, resources
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
-from parity.cases.base import Batch
+from parity.cases.base import Batch, Picture, TrainingBatch
+from parity.cases.patterns import item
 from parity.errors import ParityError
 from parity.weights.synthetic import uniform
 
@@ -21,15 +24,15 @@ def encoded_images(batch: Batch, *, seed: int) -> list[bytes]:
     """Return the batch's files: drawn ones as PNG, photographs as the JPEG they are."""
     if batch.files:
         return [_photograph(name) for name in batch.files]
-    return [_drawn(height, width, seed=seed, index=i) for i, (height, width) in enumerate(batch.sizes)]
+    if batch.pictures:
+        return [_png(painted(picture)) for picture in batch.pictures]
+    return [_png(drawn(height, width, seed=seed, index=i)) for i, (height, width) in enumerate(batch.sizes)]
 
 
-def _drawn(height: int, width: int, *, seed: int, index: int) -> bytes:
-    """Return a PNG of coloured rectangles and ellipses on a coarse pattern: something at every scale."""
+def drawn(height: int, width: int, *, seed: int, index: int) -> Image.Image:
+    """Return an image of coloured rectangles and ellipses on a coarse pattern: something at every scale."""
     name = f"image {index}"
-    coarse = uniform(seed, f"{name} background", (height // 8 + 1) * (width // 8 + 1) * 3)
-    small = ((coarse.reshape(height // 8 + 1, width // 8 + 1, 3) + 1.0) * 127.5).astype(np.uint8)
-    picture = Image.fromarray(small).resize((width, height), Image.Resampling.NEAREST)
+    picture = _pattern(height, width, seed=seed, name=f"{name} background")
     draw = ImageDraw.Draw(picture)
     shapes = (uniform(seed, f"{name} shapes", 12 * 8).reshape(12, 8) + 1.0) / 2.0
     for number, (x, y, w, h, *colour, kind) in enumerate(shapes):
@@ -37,9 +40,58 @@ def _drawn(height: int, width: int, *, seed: int, index: int) -> bytes:
         box = (left, top, left + 4 + w * width * 0.5, top + 4 + h * height * 0.5)
         paint = draw.ellipse if number % 2 else draw.rectangle
         paint(box, fill=tuple(int(255 * value) for value in colour), outline=int(255 * kind))
+    return picture
+
+
+def _pattern(height: int, width: int, *, seed: int, name: str) -> Image.Image:
+    """Return an image of coloured squares of about 8 pixels."""
+    coarse = uniform(seed, name, (height // 8 + 1) * (width // 8 + 1) * 3)
+    small = ((coarse.reshape(height // 8 + 1, width // 8 + 1, 3) + 1.0) * 127.5).astype(np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.NEAREST)
+
+
+def painted(picture: Picture) -> Image.Image:
+    """Return the image that a picture describes: its boxes on its ground."""
+    height, width = picture.size
+    if picture.ground:
+        image = _pattern(height, width, seed=picture.ground, name="ground")
+    else:
+        image = Image.new("RGB", (width, height), (114, 114, 114))
+    draw = ImageDraw.Draw(image)
+    for box, label in zip(picture.boxes, picture.labels, strict=True):
+        red, green, blue = (int(127.5 * (value + 1.0)) for value in uniform(label, "colour", 3))
+        draw.rectangle(box, fill=(red, green, blue))
+    return image
+
+
+def _png(picture: Image.Image) -> bytes:
     content = io.BytesIO()
     picture.save(content, "PNG")
     return content.getvalue()
+
+
+def drawn_objects(batch: TrainingBatch) -> dict[str, Tensor]:
+    """Return the ground truth of a training batch: that of its pictures, or one that is drawn.
+
+    Returns:
+        ``gt_boxes[i]`` (G, 4) float64, pixels xyxy, exact in float32; those that are drawn lie inside of image ``i``
+        and are at least 4 pixels a side; ``gt_labels[i]`` (G,) int64.
+    """
+    objects = {}
+    for i, picture in enumerate(batch.pictures):
+        boxes = torch.tensor(picture.boxes, dtype=torch.float64).reshape(-1, 4)
+        objects[item("gt_boxes", i)] = boxes.float().double()
+        objects[item("gt_labels", i)] = torch.tensor(picture.labels, dtype=torch.int64)
+    if batch.pictures:
+        return objects
+    for i, (count, (height, width)) in enumerate(zip(batch.objects, batch.sizes, strict=True)):
+        u = torch.from_numpy(uniform(batch.seed, f"objects {i}", 5 * count).reshape(count, 5) + 1.0) / 2.0
+        left, top = u[:, 0] * (width - 8), u[:, 1] * (height - 8)
+        right, bottom = left + 4 + u[:, 2] * (width - 4 - left), top + 4 + u[:, 3] * (height - 4 - top)
+        boxes = torch.stack([left, top, right, bottom], 1)
+        objects[item("gt_boxes", i)] = boxes.float().double()
+        objects[item("gt_labels", i)] = (u[:, 4] * 80).long()
+    return objects
 
 
 def _photograph(name: str) -> bytes:
@@ -70,7 +122,7 @@ def _with_orientation(jpeg: bytes, orientation: int) -> bytes:
     return jpeg[:2] + segment + jpeg[2:]
 
 
-def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
+def parse_sizes(text: str, *, option: str = "--sizes") -> tuple[tuple[int, int], ...]:
     """Return (height, width) pairs from ``128x160,96x150``.
 
     >>> parse_sizes("128x160,96x150")
@@ -80,7 +132,7 @@ def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
         sizes = tuple(tuple(int(side) for side in part.split("x")) for part in text.split(","))
         pairs = tuple((height, width) for height, width in sizes)
     except ValueError:
-        raise ParityError(f"--sizes {text}: give height x width for each image, such as 128x160,96x150") from None
+        raise ParityError(f"{option} {text}: give height x width for each image, such as 128x160,96x150") from None
     if any(not 32 <= side <= 4096 for pair in pairs for side in pair):
-        raise ParityError(f"--sizes {text}: every side has to lie between 32 and 4096 pixels")
+        raise ParityError(f"{option} {text}: every side has to lie between 32 and 4096 pixels")
     return pairs

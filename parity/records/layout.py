@@ -9,16 +9,35 @@ from torch import Tensor
 
 from parity.cases.base import METAS, Stage, base_name
 from parity.cases.patterns import expand
-from parity.engines.session import Run
+from parity.engines.base import Run
 from parity.records.digest import kept
-from parity.records.store import Entry
+from parity.records.store import Entry, Record
 
-ISOLATED, CASCADE = "isolated", "cascade"
-MODES = (ISOLATED, CASCADE)
 REPEATABLE = 1e-12  # relative RMS between two float64 runs that count as the same
 DECISION_PARTS = ("scores", "boxes", "chosen", "candidates")
 
 Tensors = Mapping[str, Tensor]
+
+
+class StoredTensors(Mapping[str, Tensor]):
+    """A record's tensors by key, each read and checked once."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._read: dict[str, Tensor] = {}
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self.record.entries:
+            raise KeyError(key)
+        if key not in self._read:
+            self._read[key] = self.record.tensor(key)
+        return self._read[key]
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self.record.entries)
+
+    def __len__(self) -> int:
+        return len(self.record.entries)
 
 
 def array_key(stage: str, name: str, kind: str, *, isolated_only: bool = False) -> str:
@@ -29,6 +48,11 @@ def array_key(stage: str, name: str, kind: str, *, isolated_only: bool = False) 
     """
     key = f"{stage}/{name}" + ("@isolated" if isolated_only else "")
     return key if kind == "whole" else f"{key}#{kind}"
+
+
+def noise_key(key: str) -> str:
+    """Return the key of a table's noise: (P, 2), the greatest and the RMS error of every row."""
+    return f"{key}#noise"
 
 
 def unpromoted(place: str) -> str:
@@ -54,7 +78,8 @@ def stage_inputs(stage: Stage, everything: Tensors) -> dict[str, Tensor]:
 def recorded_part(entry: Entry, key: str, run: Run, stored: Tensors) -> Tensor | None:
     """Return from a run what the record keeps under ``key``; ``None`` where the run has no such thing.
 
-    ``stored`` is asked for a decision's candidates.
+    ``stored`` is asked for a decision's candidates. Scores among which the engine did not have all of those come
+    whole: their shape tells.
     """
     if entry.role != "decision":
         tensor = run.tensors.get(entry.name)
@@ -66,5 +91,6 @@ def recorded_part(entry: Entry, key: str, run: Run, stored: Tensors) -> Tensor |
     ranked: Tensor | None = getattr(decision, part)
     candidates = f"{name}/candidates"
     if ranked is not None and part == "scores" and candidates in stored:
-        return ranked.gather(-1, stored[candidates])
+        places = stored[candidates]
+        return ranked.gather(-1, places) if bool((places < ranked.shape[-1]).all()) else ranked
     return ranked

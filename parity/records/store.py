@@ -6,6 +6,7 @@ believes nothing: schema, paths, shapes, dtypes and the SHA-256 of every tensor 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -22,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from parity.cases.base import LOSS
 from parity.compare.budgets import Noise
 from parity.errors import ParityError
 from parity.records.locate import MANIFEST
@@ -40,12 +42,14 @@ class Entry:
     Attributes:
         name: the tensor's name in the case, without what says how it is kept.
         stage: the stage that made it (or, for a sliced input, the one that is fed it).
-        role: ``output``, ``input`` (sliced, for the isolated replay), ``decision``, ``image``, or
-            ``unpromoted…`` (samples of a replay with float32 islands left in).
-        kind: ``whole``, ``samples`` or ``projections``.
+        role: ``output``, ``input`` (sliced for the isolated replay, or ground truth), ``decision``, ``image``,
+            ``noise`` (of a table: greatest and RMS error of every row), or ``unpromoted…`` (samples of a
+            replay with float32 islands left in).
+        kind: ``whole``, ``samples``, ``projections`` or ``sketch``.
         modes: which comparisons it is the truth of.
         of_shape: the shape of the tensor that ``samples`` and ``projections`` are taken from.
         noise: mode -> the legacy engine's own float32 error.
+        rows: for a table, the list in the manifest's ``rows`` that names what each row is about.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Entry:
     max: float
     rms: float
     noise: Mapping[str, Noise] = field(default_factory=dict)
+    rows: str = ""
 
 
 def sha256(tensor: Tensor) -> str:
@@ -205,8 +210,28 @@ class Record:
         """
         if mode not in self._families:
             self._families[mode] = _pooled(self.entries, mode)
-        entry, family = self.entries[key], self._families[mode].get(_family(key))
-        return None if family is None else Noise(family.max * entry.max, family.rms * entry.rms)
+        entry = self.entries[key]
+        pooled = self._families[mode].get(_pool(key, entry))
+        return None if pooled is None else Noise(pooled.max * entry.max, pooled.rms * entry.rms)
+
+    def rows(self, key: str) -> list[str]:
+        """Return what the rows of a table are about; empty where it is none.
+
+        Raises:
+            ParityError: the manifest lacks the list.
+        """
+        entry = self.entries[key]
+        names = [str(name) for name in self.manifest.get("rows", {}).get(entry.rows, ())]
+        if entry.rows and len(names) != entry.shape[0]:
+            raise ParityError(f"{self.folder / MANIFEST} is damaged: {key} has rows that it does not name")
+        return names
+
+    def until_step(self, steps: int) -> Record:
+        """Return this record of a trajectory as if it had been shorter."""
+        shorter = copy.copy(self)
+        late = {f"step[{number}]" for number in range(steps, int(self.manifest["batch"]["steps"]))}
+        shorter.entries = {key: entry for key, entry in self.entries.items() if entry.name.split(".")[0] not in late}
+        return shorter
 
     def keys(self, *, stage: str, role: str, mode: str | None = None) -> list[str]:
         """Return the keys of one stage and role, in the order in which they came."""
@@ -217,13 +242,18 @@ class Record:
         ]
 
 
-def _family(key: str) -> str:
+def family(key: str) -> str:
     """Return a key without its numbers.
 
-    >>> _family("decoder/references[3]"), _family("query_selection.sort.4/scores")
+    >>> family("decoder/references[3]"), family("query_selection.sort.4/scores")
     ('decoder/references[*]', 'query_selection.sort.*/scores')
     """
     return re.sub(r"\d+", "*", key)
+
+
+def _pool(key: str, entry: Entry) -> str:
+    """Return what an array's noise is pooled with: its family, and all terms of a loss, which are one number each."""
+    return LOSS if entry.stage == LOSS and not entry.shape else family(key)
 
 
 def _pooled(entries: Mapping[str, Entry], mode: str) -> dict[str, Noise]:
@@ -232,8 +262,10 @@ def _pooled(entries: Mapping[str, Entry], mode: str) -> dict[str, Noise]:
     for key, entry in entries.items():
         noise = entry.noise.get(mode)
         if noise is not None and entry.max and entry.rms:
-            before = pooled.get(_family(key), Noise(0.0, 0.0))
-            pooled[_family(key)] = Noise(max(before.max, noise.max / entry.max), max(before.rms, noise.rms / entry.rms))
+            before = pooled.get(_pool(key, entry), Noise(0.0, 0.0))
+            pooled[_pool(key, entry)] = Noise(
+                max(before.max, noise.max / entry.max), max(before.rms, noise.rms / entry.rms)
+            )
     return pooled
 
 

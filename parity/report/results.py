@@ -11,8 +11,10 @@ from typing import Any
 
 from parity.compare.verdicts import Verdict, worst
 from parity.errors import ParityError
+from parity.report.details import Detail, Swap, detail_from_json, swap_from_json
 
-SCHEMA = 1
+SCHEMA = 2  # 2: when, commit and driver in the environment, more of each tensor; 1 is still read
+RESULTS = "results.json"  # what it is called in the folder of a run
 WITHOUT_FIGURES = (Verdict.SHAPE, Verdict.DTYPE, Verdict.EXTRA, Verdict.MISSING)
 
 
@@ -24,7 +26,10 @@ class TensorResult:
         budget: the multiple of the noise floor that is allowed; ``floor_*`` is that floor.
         minimum_budget: the smallest multiple that would have passed.
         over: elements beyond the allowance.
-        actual, expected: the two values at ``worst_index``, where the tensor diverged.
+        actual, expected: the two values at ``worst_index``, where the tensor diverged or is one number.
+        nonfinite: values that are a NaN or an infinity in either engine.
+        rows: of a table, (row, smallest multiple that would have passed) for every one.
+        detail: a closer look, at what diverged and at the worst of what passed.
     """
 
     name: str
@@ -46,6 +51,9 @@ class TensorResult:
     actual: float | None = None
     expected: float | None = None
     note: str = ""
+    nonfinite: int = 0
+    rows: tuple[tuple[str, float], ...] = ()
+    detail: Detail | None = None
 
     @property
     def used(self) -> float:
@@ -73,6 +81,7 @@ class DecisionResult:
         noise: by how much noise may move a score difference here.
         needed: the tolerance that would have certified every flip.
         note: a cliff, or why the frozen choice could not be forced.
+        swaps: the flipped indices, ten at most; ``picture`` is the image that their boxes lie on, a data URI.
     """
 
     kind: str
@@ -87,6 +96,8 @@ class DecisionResult:
     noise: float = 0.0
     needed: float = 0.0
     note: str = ""
+    swaps: tuple[Swap, ...] = ()
+    picture: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,11 @@ class StageResult:
         return worst([*(t.verdict for t in self.tensors), *(d.verdict for d in self.decisions)])
 
     @property
+    def used(self) -> float:
+        """The greatest share of its budget that a tensor used, 1 being all; infinite where there is no such figure."""
+        return max((tensor.used for tensor in self.tensors), default=math.inf)
+
+    @property
     def id(self) -> str:
         """The pytest id: ``case-record-stage-mode-dtype-device``."""
         return "-".join((self.case, self.record, self.stage, self.mode, self.dtype, self.device))
@@ -127,10 +143,11 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Report:
-    """All results of one run, with both engines' environments."""
+    """All results of one run, with both engines' environments; ``seconds`` is its wall time, 0 where unknown."""
 
     environment: Mapping[str, Any]
     results: Sequence[StageResult] = field(default_factory=tuple)
+    seconds: float = 0.0
 
     @property
     def verdict(self) -> Verdict:
@@ -140,12 +157,10 @@ class Report:
 
 def to_json(report: Report) -> str:
     """Return the report as JSON; an infinite figure is written as the string ``"inf"``."""
-    results = []
-    for result in report.results:
-        plain = asdict(result)
-        results.append({**plain, "verdict": result.verdict})
-    whole = {"schema": SCHEMA, "environment": dict(report.environment), "results": results}
-    return json.dumps(_writable(whole), indent=1, allow_nan=False) + "\n"
+    results = [stage_to_json(result) for result in report.results]
+    environment = _writable(dict(report.environment))
+    whole = {"schema": SCHEMA, "environment": environment, "seconds": report.seconds, "results": results}
+    return json.dumps(whole, indent=1, allow_nan=False) + "\n"
 
 
 def _writable(value: Any) -> Any:
@@ -171,7 +186,14 @@ def stage_from_json(plain: Mapping[str, Any]) -> StageResult:
 def stage_to_json(result: StageResult) -> dict[str, Any]:
     """Return one stage's result as a JSON object."""
     plain: dict[str, Any] = _writable({**asdict(result), "verdict": result.verdict})
+    for part in (*plain["tensors"], *plain["decisions"]):
+        for key in [key for key in _ONLY_IF_ANY if key in part and not part[key]]:
+            del part[key]
     return plain
+
+
+# What few tensors and decisions have: left out where there is nothing of it.
+_ONLY_IF_ANY = ("nonfinite", "rows", "detail", "swaps", "picture")
 
 
 def _read(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,23 +205,33 @@ def _read(plain: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("shape", "worst_index"):
         if key in values:
             values[key] = tuple(values[key])
+    if "rows" in values:
+        values["rows"] = tuple((str(name), float(needed)) for name, needed in values["rows"])
+    if "detail" in values:
+        values["detail"] = detail_from_json(values["detail"])
+    if "swaps" in values:
+        values["swaps"] = tuple(swap_from_json(swap) for swap in values["swaps"])
     return values
 
 
 def read_report(path: Path) -> Report:
-    """Return the report written in ``path``.
+    """Return the report written in ``path``, a results file of this schema or an earlier one, or a run's folder.
 
     Raises:
-        ParityError: it is missing, cut short, or of another schema.
+        ParityError: it is missing, cut short, or of a newer schema.
     """
+    path = path / RESULTS if path.is_dir() else path
     try:
-        plain = json.loads(path.read_text())
+        plain = json.loads(path.read_text("utf-8"))
         schema = plain["schema"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ParityError(f"{path} is no results file ({error}): `parity check --json FILE` writes one") from None
-    if schema != SCHEMA:
-        raise ParityError(f"{path} has schema {schema!r}, this version reads {SCHEMA}: run `parity check` again")
+    if schema not in range(1, SCHEMA + 1):
+        newer = isinstance(schema, int) and schema > SCHEMA
+        what = "update parity, it was written by a newer one" if newer else "run `parity check` again"
+        raise ParityError(f"{path} has schema {schema!r}, this version reads 1 to {SCHEMA}: {what}")
     try:
-        return Report(plain["environment"], tuple(stage_from_json(result) for result in plain["results"]))
+        results = tuple(stage_from_json(result) for result in plain["results"])
+        return Report(plain["environment"], results, float(plain.get("seconds", 0.0)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ParityError(f"{path} is damaged ({type(error).__name__}: {error}): run `parity check` again") from None

@@ -1,6 +1,7 @@
 """Record every discrete choice a detector makes, and make it choose as it is told.
 
-A decision is a call that picks indices: ``batched_nms``, ``topk``, ``sort``, ``argsort``. While the
+A decision is a call that picks indices: ``batched_nms``, ``topk``, ``sort``, ``argsort``, scipy's
+``linear_sum_assignment``, and the comparison by which mmdet drops what scores too low. While the
 block runs, each such call inside a stage is recorded with what it chose from. With ``forced`` the
 engine still decides for itself (that is recorded), but goes on with the given choice, so that one tie
 does not hide everything behind it.
@@ -17,7 +18,10 @@ import torch
 
 from parity.taps.stages import replaced
 
-NMS, TOPK, SORT = "nms", "topk", "sort"
+NMS, TOPK, SORT, ASSIGNMENT, THRESHOLD = "nms", "topk", "sort", "assignment", "threshold"
+
+# Where mmdet, 2 and 3 alike, keeps the scores above a threshold: a score within noise of it changes how many there are.
+THRESHOLDING = ("filter_scores_and_topk", "multiclass_nms")
 
 # Taken before anything is patched: the cast for the compiled NMS is no float32 island.
 _to_float32 = torch.Tensor.float
@@ -28,11 +32,15 @@ class Decision:
     """One choice.
 
     Attributes:
-        kind: ``nms``, ``topk`` or ``sort``.
-        scores: (N,) or (..., N), what was ranked, in the engine's own dtype.
-        chosen: (K,) or (..., K) int64, the indices picked, best first.
-        boxes: (N, 4), only for ``nms``, in the units that the detector uses there.
-        settings: ``iou_threshold`` for ``nms``; ``largest`` for the others.
+        kind: ``nms``, ``topk``, ``sort``, ``assignment`` or ``threshold``.
+        scores: (N,) or (..., N), what was ranked, in the engine's own dtype; the flat cost matrix of an assignment,
+            flat for ``threshold`` too.
+        chosen: (K,) or (..., K) int64, the indices picked, best first; ascending for ``threshold``;
+            in the order of their columns for ``assignment``.
+        boxes: (N, 4), only for ``nms``, in the units that the detector uses there; with the setting ``shifted``
+            those of each class moved apart from the others, as mmcv does.
+        settings: ``iou_threshold`` for ``nms``; ``columns`` of the cost matrix; ``threshold`` for ``threshold``;
+            ``largest`` for the others.
         ordered: whether the order of the indices is part of the choice; not so for ``topk(sorted=False)``.
         refused: why a given choice could not be forced, empty where it could.
     """
@@ -89,14 +97,12 @@ class DecisionTaps:
             for owner in (torch, torch.Tensor)
             for name, wrap in (("topk", self._topk), ("sort", self._sort), ("argsort", self._argsort))
         ]
-        nms = getattr(sys.modules.get("mmcv.ops"), "batched_nms", None)
-        if nms is not None:  # imported by name all over: every module that holds it gets the wrapper
-            targets += [
-                (module, name, self._nms)
-                for module in list(sys.modules.values())
-                for name, value in list(vars(module).items() if module is not None else ())
-                if value is nms
-            ]
+        targets.append((torch.Tensor, "__gt__", self._greater))
+        for package, function, wrap in (
+            ("mmcv.ops", "batched_nms", self._nms),
+            ("scipy.optimize", "linear_sum_assignment", self._assignment),
+        ):
+            targets += [(module, name, wrap) for module, name in _holders(package, function)]
         return targets
 
     def _name(self, kind: str) -> str:
@@ -128,11 +134,15 @@ class DecisionTaps:
         self.decisions[name] = Decision(kind, chosen=own.detach().clone(), refused=refused, **kept)
         return choice
 
+    def _last(self) -> Decision:
+        return list(self.decisions.values())[-1]
+
     def _nms(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def batched_nms(
             boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, nms_cfg: Any, class_agnostic: bool = False
         ) -> Tuple[torch.Tensor, torch.Tensor]:
-            passes = self._passes(scores)
+            # A soft NMS lowers scores instead of choosing: what it gives is compared as a tensor.
+            passes = self._passes(scores) or (nms_cfg or {}).get("type", "nms") != "nms"
             with self._alone():
                 # The compiled operator knows float32 only; both engines are given the same cast.
                 detections, own = original(
@@ -143,12 +153,48 @@ class DecisionTaps:
             kind = SORT if nms_cfg is None else NMS
             settings = {"largest": 1.0} if nms_cfg is None else {"iou_threshold": float(nms_cfg["iou_threshold"])}
             recorded = {} if nms_cfg is None else {"boxes": boxes}
+            if nms_cfg is not None and not nms_cfg.get("class_agnostic", class_agnostic) and _differ(idxs):
+                # Classes are kept apart by moving their boxes apart; in float32 that rounds, and decides what overlaps.
+                recorded["boxes"] = boxes + idxs[:, None].to(boxes.dtype) * (boxes.max() + 1)
+                settings["shifted"] = 1.0
             keep = self._settle(kind, own, scores=scores, settings=settings, **recorded)
-            if keep is not own:
-                detections = torch.cat([boxes[keep], scores[keep, None]], -1)
-            return detections.to(boxes.dtype), keep
+            # Gathered again, not taken from the operator: its float32 copies would round a float64 run.
+            return torch.cat([boxes[keep], scores[keep, None]], -1), keep
 
         return batched_nms
+
+    def _greater(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def greater(scores: torch.Tensor, other: Any) -> Any:
+            if self._passes(scores) or torch.is_tensor(other) or sys._getframe(1).f_code.co_name not in THRESHOLDING:
+                return original(scores, other)
+            with self._alone():
+                mask = original(scores, other).flatten()
+                own = mask.nonzero().flatten()
+            settings = {"threshold": float(other)}
+            choice = self._settle(THRESHOLD, own, scores=scores.flatten(), settings=settings, ordered=False)
+            return torch.zeros_like(mask).index_fill_(0, choice, True).view(scores.shape)
+
+        return greater
+
+    def _assignment(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def linear_sum_assignment(cost_matrix: Any, *args: Any, **kwargs: Any) -> Any:
+            cost = torch.as_tensor(cost_matrix)
+            if self._passes(cost) or cost.numel() == 0 or args or kwargs:
+                return original(cost_matrix, *args, **kwargs)
+            rows, columns = original(cost_matrix)
+            alike = _first_alike(cost)
+            # In the order of their columns: where two objects are the same, it tells which of them a pair is about.
+            by_column = torch.as_tensor(columns).argsort()
+            own = (torch.as_tensor(rows) * cost.shape[1] + alike[torch.as_tensor(columns)])[by_column]
+            settings = {"columns": float(cost.shape[1])}
+            pairs = self._settle(ASSIGNMENT, own, scores=cost.reshape(-1), settings=settings, ordered=False)
+            try:
+                return (rows, columns) if pairs is own else _rows_and_columns(pairs, alike, cost.shape[1])
+            except (KeyError, IndexError):
+                self._last().refused = "the frozen matching has pairs that this cost matrix has no column for"
+                return rows, columns
+
+        return linear_sum_assignment
 
     def _topk(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def topk(
@@ -187,6 +233,44 @@ class DecisionTaps:
             return self._settle(SORT, own, scores=input, settings={"largest": float(descending)})
 
         return argsort
+
+
+def _differ(idxs: torch.Tensor) -> bool:
+    return bool(idxs.numel()) and bool((idxs != idxs[0]).any())
+
+
+def _holders(package: str, function: str) -> List[Tuple[Any, str]]:
+    """Return (module, name) of everything that holds a function: it is imported by name all over."""
+    wanted = getattr(sys.modules.get(package), function, None)
+    return [
+        (module, name)
+        for module in list(sys.modules.values())
+        for name, value in list(vars(module).items() if module is not None else ())
+        if wanted is not None and value is wanted
+    ]
+
+
+def _first_alike(cost: torch.Tensor) -> torch.Tensor:
+    """Return for each column the first one that equals it: copies of a ground truth are one and the same choice.
+
+    >>> _first_alike(torch.tensor([[1.0, 1.0, 2.0], [0.0, 0.0, 5.0]])).tolist()
+    [0, 0, 2]
+    """
+    _, kinds = torch.unique(cost, dim=1, return_inverse=True)
+    first = torch.full((int(kinds.max()) + 1 if len(kinds) else 0,), len(kinds), dtype=torch.int64)
+    for column, kind in enumerate(kinds.tolist()):
+        first[kind] = min(int(first[kind]), column)
+    return first[kinds]
+
+
+def _rows_and_columns(pairs: torch.Tensor, alike: torch.Tensor, columns: int) -> Tuple[Any, Any]:
+    """Return pairs the way scipy does: ascending rows, and columns of which equal ones are used in turn."""
+    free: Dict[int, List[int]] = {}
+    for column, kind in enumerate(alike.tolist()):
+        free.setdefault(kind, []).append(column)
+    chosen = torch.tensor([free[int(pair) % columns].pop(0) for pair in pairs], dtype=torch.int64)
+    by_row = pairs.argsort()
+    return (pairs // columns)[by_row].numpy(), chosen[by_row].numpy()
 
 
 def _sort_arguments(dim: int = -1, descending: bool = False, **_: Any) -> Tuple[int, bool]:

@@ -62,16 +62,18 @@ class StageTaps:
 
     Attributes:
         tensors: name -> clone, in the order in which they came.
-        stage: the stage that is running, ``None`` outside of any; decisions take their name from it.
+        stage: the stage that is running, ``outside`` outside of any; decisions take their name from it.
         produced: stage -> names that it wrote.
     """
 
-    def __init__(self, model: Any, stages: Sequence[Stage], state: StateAccess) -> None:
+    def __init__(
+        self, model: Any, stages: Sequence[Stage], state: StateAccess, *, outside: Optional[str] = None
+    ) -> None:
         self.model = model
         self.stages = stages
         self.state = state
         self.tensors: Tensors = {}
-        self.stage: Optional[str] = None
+        self.stage: Optional[str] = outside
         self.produced: Dict[str, Tuple[str, ...]] = {}
         self._wrappers = ExitStack()
 
@@ -130,8 +132,8 @@ class StageTaps:
         return result
 
     def _keep(self, found: Tensors, stage: Stage) -> None:
-        for name, tensor in found.items():
-            self.tensors[name] = tensor.detach().clone()
+        for name, value in found.items():  # one for the stage's own later calls may be any object
+            self.tensors[name] = value.detach().clone() if torch.is_tensor(value) else value
         public = tuple(name for name in found if not name.startswith("_"))
         self.produced[stage.name] = self.produced.get(stage.name, ()) + public
 

@@ -26,6 +26,10 @@ from torch import Tensor
 from parity.errors import ParityError
 from parity.weights import pickles
 
+# The version of its names that every module is said to have: the present one, of torch, mmcv and mmdet 2 and 3 alike.
+# Without any, their loaders take a state dict for one of an early release and rename its keys (mmdet's AnchorFreeHead
+# makes another of every name that holds conv_cls or conv_reg).
+PRESENT_VERSION = 2
 LEFT = "parity_left"  # where what a conversion left over is kept beside the weights it made
 _PRIORITIES = {"HIGHEST": 0, "VERY_HIGH": 10, "HIGH": 30, "ABOVE_NORMAL": 40}
 _CHECKPOINT_PRIORITY = 50
@@ -179,7 +183,7 @@ def write_checkpoint(
     """
     if path.exists() and path.samefile(source):
         raise ParityError(f"{path} is the input itself: name another output")
-    content = {"meta": dict(meta), "state_dict": OrderedDict(state)}
+    content = {"meta": dict(meta), "state_dict": _versioned(state)}
     if left is not None:
         content[LEFT] = dict(left)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -191,3 +195,14 @@ def write_checkpoint(
         raise ParityError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _versioned(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Return a state dict that says, as ``Module.state_dict`` does, of which version each module's names are."""
+    modules = {"": None}
+    for name in state:
+        parts = name.split(".")[:-1]
+        modules.update({".".join(parts[: i + 1]): None for i in range(len(parts))})
+    found = OrderedDict(state)
+    found._metadata = OrderedDict((module, {"version": PRESENT_VERSION}) for module in modules)  # type: ignore[attr-defined]
+    return found

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from parity.cases.base import Case
 from parity.check import Checker
 from parity.errors import ParityError
-from parity.records.layout import ISOLATED
+from parity.records.kinds import ISOLATED
 from parity.records.store import Record
 
 Pair = tuple[str, str]

@@ -1,0 +1,220 @@
+"""What every run of a folder found, kept small: ``history.json``, which outlives the runs' own folders.
+
+A run is known by its folder's name and by when it began: a folder that is written anew (``reports/latest``) adds a
+run to the history, and one that is deleted keeps its figures there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from parity.compare.verdicts import Verdict
+from parity.errors import ParityError
+from parity.report.ap_figures import AP, CaseAp, read_ap
+from parity.report.diff import surroundings
+from parity.report.files import write_text
+from parity.report.order import in_order, rerun
+from parity.report.results import RESULTS, Report, StageResult, read_report
+
+SCHEMA = 1
+HISTORY = "history.json"
+NO_CHECK = "."
+Key = tuple[str, str, str, str, str, str]  # of a check: case, record, stage, mode, dtype, device
+_LETTERS = dict(zip(Verdict, "ewcdntsxm", strict=True))  # one letter a check: a year of nights stays small
+_VERDICTS = {letter: verdict for verdict, letter in _LETTERS.items()}
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One run; ``verdicts`` and ``used`` go with the history's ``checks``.
+
+    Attributes:
+        name: of its folder.
+        when: it began: ISO 8601, UTC.
+        source: size and time of the files it was read from: what tells whether they were written anew.
+        first: id of the first check that diverged; ``rerun`` is the command for it.
+        seconds: the sum of all checks'.
+        surroundings: versions, commit, driver: see ``diff.surroundings``.
+        verdicts: one letter a check, ``.`` where it was not run.
+        used: the greatest share of its budget that a tensor of the check used; nothing where there is no such figure.
+        ap: case and figure -> percent, where AP was measured; ``problems`` are what lies beyond its limits.
+    """
+
+    name: str
+    when: str
+    source: str
+    verdict: Verdict
+    passed: int
+    ran: int
+    flips: int
+    seconds: float
+    first: str
+    rerun: str
+    surroundings: dict[str, str]
+    verdicts: str
+    used: list[float | None]
+    ap: dict[str, float] = {}
+    problems: list[str] = []
+
+    @property
+    def passes(self) -> bool:
+        """Whether all checks passed, and AP lies within its limits where it was measured."""
+        return self.verdict.passes and not self.problems
+
+    @property
+    def device(self) -> str:
+        """Where the new engine ran: runs are compared with runs on the same device."""
+        return self.surroundings.get("device", "")
+
+    @property
+    def commit(self) -> str:
+        """The commit it was run from, if it is known."""
+        return self.surroundings.get("commit", "")
+
+
+class History(msgspec.Struct, frozen=True):
+    """All runs that are known, oldest first; ``checks`` are (case, record, stage, mode, dtype, device)."""
+
+    schema: int = SCHEMA
+    checks: list[Key] = []
+    runs: list[Run] = []
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """One check of a run: its verdict and the share of its budget that it used, infinite without such a figure."""
+
+    verdict: Verdict
+    used: float
+
+
+def checks_of_run(history: History, run: Run) -> dict[str, Checked]:
+    """Return id -> what was found, of every check that was run."""
+    return {
+        "-".join(key): Checked(_VERDICTS[letter], math.inf if used is None else used)
+        for key, letter, used in zip(history.checks, run.verdicts, run.used, strict=False)
+        if letter != NO_CHECK
+    }
+
+
+def last_green(history: History, run: Run) -> Run | None:
+    """Return the newest earlier run on the same device that passed, and that ran the check which now diverges first."""
+    for earlier in reversed(history.runs[: history.runs.index(run)]):
+        if earlier.device == run.device and earlier.passes:
+            checks = checks_of_run(history, earlier)
+            if not run.first or run.first in checks:
+                return earlier
+    return None
+
+
+def read_history(folder: Path) -> History:
+    """Return what was written of a folder's runs; an empty history where nothing was.
+
+    Raises:
+        ParityError: it is cut short, or of another schema.
+    """
+    path = folder / HISTORY
+    try:
+        history = msgspec.json.decode(path.read_bytes(), type=History)
+    except FileNotFoundError:
+        return History()
+    except (OSError, msgspec.DecodeError) as error:
+        raise ParityError(
+            f"{path} is no history ({error}): delete it, and it is made anew of the runs that are still there"
+        ) from None
+    if any(set(run.verdicts) - {NO_CHECK, *_VERDICTS} or len(run.verdicts) != len(run.used) for run in history.runs):
+        raise ParityError(f"{path} is damaged: delete it, and it is made anew of the runs that are still there")
+    if history.schema != SCHEMA:
+        raise ParityError(f"{path} has schema {history.schema}, this version reads {SCHEMA}: update parity")
+    return history
+
+
+def gather(folder: Path) -> tuple[History, dict[str, str]]:
+    """Return the history of all runs known in ``folder`` or lying there, and folder name -> why it was left out."""
+    history, unreadable = read_history(folder), {}
+    known = {(run.name, run.source) for run in history.runs}
+    for path in sorted(folder.glob(f"*/{RESULTS}")):
+        source = _source(path)
+        if (path.parent.name, source) in known:
+            continue
+        try:
+            report, ap = read_report(path), read_ap(path.parent)
+        except ParityError as error:
+            unreadable[path.parent.name] = str(error)
+        else:
+            history = added(history, report, name=path.parent.name, source=source, ap=ap)
+    runs = sorted(history.runs, key=lambda run: (run.when, run.name))
+    return History(SCHEMA, history.checks, runs), unreadable
+
+
+def write_history(folder: Path, history: History) -> Path:
+    """Write ``history.json``, a line a run; return its path."""
+    return write_text(folder / HISTORY, msgspec.json.encode(history).decode() + "\n")
+
+
+def present(folder: Path, runs: Iterable[Run]) -> Iterator[Run]:
+    """Yield the runs whose results still lie in the folder as they were read."""
+    for run in runs:
+        path = folder / run.name / RESULTS
+        if path.is_file() and _source(path) == run.source:
+            yield run
+
+
+def _source(path: Path) -> str:
+    files = [file.stat() for file in (path, path.with_name(AP)) if file.is_file()]
+    return "-".join(f"{status.st_size}-{status.st_mtime_ns}" for status in files)
+
+
+def added(history: History, report: Report, *, name: str, source: str, ap: Sequence[CaseAp] = ()) -> History:
+    """Return the history with one more run; a run that was merely touched or copied back takes its own place."""
+    results = in_order(report.results)
+    found = {_key(result): Checked(result.verdict, result.used) for result in results}
+    known = set(history.checks)
+    checks = [*history.checks, *(key for key in found if key not in known)]
+    first = next((result for result in results if not result.verdict.passes), None)
+    run = Run(
+        name=name,
+        when=str(report.environment.get("when", "")) or _written_at(source),
+        source=source,
+        verdict=report.verdict,
+        passed=sum(result.verdict.passes for result in results),
+        ran=len(results),
+        flips=sum(decision.flips for result in results for decision in result.decisions),
+        seconds=round(sum(result.seconds for result in results), 1),
+        first=first.id if first else "",
+        rerun=rerun(first) if first else "",
+        surroundings=surroundings(report.environment),
+        verdicts="".join(_LETTERS[found[check].verdict] if check in found else NO_CHECK for check in checks),
+        used=[_figure(found, check) for check in checks],
+        ap=_ap_figures(ap),
+        problems=[f"AP of {case.case}: {problem}" for case in ap for problem in case.problems],
+    )
+    others = [other for other in history.runs if (other.name, other.when) != (run.name, run.when)]
+    return History(SCHEMA, checks, [*others, run])
+
+
+def _key(result: StageResult) -> Key:
+    return result.case, result.record, result.stage, result.mode, result.dtype, result.device
+
+
+def _ap_figures(ap: Sequence[CaseAp]) -> dict[str, float]:
+    """Return each case's AP by both engines, and how many of their detections match, in percent."""
+    found: dict[str, float] = {}
+    for case in ap:
+        for engine, figures in (("legacy", case.legacy.figures), ("new", case.new.figures)):
+            found.update({f"{case.case} {name} {engine}": round(value, 3) for name, value in figures.items()})
+        found[f"{case.case} matched"] = round(100.0 * case.detections.share, 3)
+    return {name: value for name, value in found.items() if value >= 0.0}
+
+
+def _figure(found: Mapping[Key, Checked], check: Key) -> float | None:
+    used = found[check].used if check in found else math.inf
+    return float(f"{used:.4g}") if math.isfinite(used) else None
+
+
+def _written_at(source: str) -> str:
+    """Return when a results file of schema 1 was written: it does not tell when it was begun."""
+    return datetime.fromtimestamp(int(source.split("-")[1]) / 1e9, UTC).isoformat(timespec="seconds")

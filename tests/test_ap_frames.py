@@ -1,0 +1,84 @@
+"""Predictions on disk: whatever is interrupted, what was written is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ap_stand_in import found_on
+
+from parity.ap.frames import Detections, PartWriter, count_frames, next_round, part_path, read_part, read_predictions
+from parity.errors import ParityError
+
+
+def write(folder: Path, images: range, round_: int = 0) -> Path:
+    path = part_path(folder, round_, 0)
+    writer = PartWriter(path)
+    for image in images:
+        writer.append(image, found_on(str(image)))
+    writer.close()
+    return path
+
+
+def same(first: Detections, second: Detections) -> bool:
+    pairs = [(getattr(first, name), getattr(second, name)) for name in ("boxes", "scores", "labels")]
+    return all(a.dtype == b.dtype and a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in pairs)
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    write(tmp_path, range(9))
+    found = read_predictions(tmp_path)
+    assert list(found) == list(range(9))
+    assert all(same(found[image], found_on(str(image))) for image in found)
+    assert {len(one) for one in found.values()} >= {0, 3}  # images without any detection too
+
+
+def test_a_torn_end_does_not_count_wherever_it_is_torn(tmp_path: Path) -> None:
+    path = write(tmp_path, range(3))
+    whole = path.read_bytes()
+    ends = [count_frames(path)[1]]
+    path.write_bytes(whole[: ends[0] - 1])
+    ends.insert(0, count_frames(path)[1])
+    for size in range(ends[0], len(whole)):
+        path.write_bytes(whole[:size])
+        assert [image for image, _ in read_part(path)] == [0, 1]
+        assert count_frames(path) == (2, ends[0])
+
+
+def test_a_last_frame_that_is_damaged_is_done_again(tmp_path: Path) -> None:
+    path = write(tmp_path, range(3))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert list(read_predictions(tmp_path)) == [0, 1]
+
+
+def test_damage_elsewhere_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path, range(3))
+    content = bytearray(path.read_bytes())
+    content[20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ParityError, match=r"part-0-0\.frames is damaged at byte 8: remove the file"):
+        read_predictions(tmp_path)
+
+
+def test_an_image_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    write(tmp_path, range(3))
+    write(tmp_path, range(2, 4), round_=1)
+    with pytest.raises(ParityError, match=r"part-1-0\.frames predicts image 2 a second time"):
+        read_predictions(tmp_path)
+
+
+def test_no_writer_appends_to_what_is_there(tmp_path: Path) -> None:
+    write(tmp_path, range(1))
+    with pytest.raises(ParityError, match="File exists"):
+        PartWriter(part_path(tmp_path, 0, 0))
+    assert next_round(tmp_path) == 1
+
+
+def test_frames_are_counted_from_where_one_left_off(tmp_path: Path) -> None:
+    path = write(tmp_path, range(4))
+    first, place = count_frames(path)
+    with path.open("ab") as file:
+        file.write(write(tmp_path, range(4, 6), round_=1).read_bytes())
+    assert (first, count_frames(path, place)[0]) == (4, 2)

@@ -1,0 +1,192 @@
+"""Sharding, failing and resuming, with a detector that is none: each image is predicted once, and none is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ap_stand_in import found_on, make_run
+from test_ap_frames import same
+
+from parity.ap.frames import PartWriter, part_path, read_part
+from parity.ap.progress import Progress
+from parity.ap.run import Run
+from parity.ap.shard import share
+from parity.ap.teams import Spawned, complete
+from parity.errors import ParityError
+
+HERE = Path(__file__).resolve().parent
+PATHS = os.pathsep.join([str(HERE), str(HERE.parent)])
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", PATHS)
+
+
+def finish(run: Run, devices: list[str]) -> list[str]:
+    with run.locked() as lock:
+        run.open()
+        progress = Progress(run.folder, total=len(run.images), title="test", say=lambda line: None)
+        return complete(run, Spawned(devices, held=lock), progress)
+
+
+def assert_complete(run: Run) -> None:
+    """Every image is there, once, with what the stand-in finds on it."""
+    listed = [image for part in run.folder.glob("*.frames") for image, _ in read_part(part)]
+    assert sorted(listed) == [image.id for image in run.images]
+    found = run.predictions()
+    assert all(same(found[image.id], found_on(Path(image.path).name)) for image in run.images)
+
+
+@pytest.mark.parametrize(("images", "world"), [(10, 3), (2, 4), (0, 2), (7, 1)])
+def test_shares_hold_each_image_once(tmp_path: Path, images: int, world: int) -> None:
+    run = make_run(tmp_path / "run", images)
+    shares = [share(run.images, rank=rank, world=world) for rank in range(world)]
+    assert sorted(image.id for one in shares for image in one) == list(range(images))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_two_processes_share_the_images(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 11)
+    assert finish(run, ["", ""]) == []
+    assert_complete(run)
+    assert len(list(run.folder.glob("*.frames"))) == 2
+
+
+def test_a_gpu_that_fails_leaves_its_images_to_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AP_STAND_IN_FAILS", "1:0")
+    run = make_run(tmp_path / "run", 12)
+    (failure,) = finish(run, ["0", "1"])
+    assert failure.startswith("GPU 1: an illegal memory access was encountered (see ")
+    assert_complete(run)
+
+
+def test_an_image_that_nobody_can_predict_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AP_STAND_IN_FAILS", "image:005.png")
+    run = make_run(tmp_path / "run", 9)
+    with pytest.raises(
+        ParityError, match=r"1 of 9 images cannot be predicted \(5\): process 0: image 5: 005\.png is no image"
+    ):
+        finish(run, ["", ""])
+    assert len(run.predictions()) == 8
+
+
+def test_progress_tells_images_per_second_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parity.ap.progress.EVERY", 0.0)
+    lines: list[str] = []
+    writer = PartWriter(part_path(tmp_path, 0, 0))
+    writer.append(0, found_on("0"))
+    progress = Progress(tmp_path, total=4, title="case, engine", say=lines.append)
+    writer.append(1, found_on("1"))
+    time.sleep(0.05)
+    progress.refresh()
+    writer.append(2, found_on("2"))
+    writer.close()
+    progress.close()
+    assert re.match(r"case, engine:  50% 2/4 \[00:00<00:0\d, +\d+\.\d+image/s\]", lines[0])
+    assert lines[-1].startswith("case, engine:  75% 3/4 [")
+
+
+def test_a_run_that_is_complete_is_not_run_again(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 3)
+    finish(run, [""])
+    before = sorted(run.folder.iterdir())
+    assert finish(run, [""]) == []
+    assert sorted(run.folder.iterdir()) == before
+
+
+def test_predictions_of_something_else_are_never_gone_on_with(tmp_path: Path) -> None:
+    finish(make_run(tmp_path / "run", 3, weights="a"), [""])
+    other = make_run(tmp_path / "run", 3, weights="b")
+    assert len(other.predictions()) == 3
+    assert other.open()
+    assert other.predictions() == {}
+    assert not other.open()
+
+
+def test_two_runs_do_not_write_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parity.ap.run._LOCK_PATIENCE", 0.1)
+    run = make_run(tmp_path / "run", 3)
+    with (
+        run.locked(),
+        pytest.raises(ParityError, match=r"another run is predicting in .*run: wait for it"),
+        run.locked(),
+    ):
+        pass
+
+
+RUN = """
+import sys
+from pathlib import Path
+from ap_stand_in import make_run
+from test_ap_teams import finish
+finish(make_run(Path(sys.argv[1]), int(sys.argv[2])), ["", ""])
+"""
+
+
+def start(folder: Path, images: int, seconds: float) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "AP_STAND_IN_SECONDS": str(seconds)}
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder), str(images)], env=environment, start_new_session=True
+    )
+
+
+def test_a_run_that_is_killed_is_gone_on_with(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 60)
+    process = start(run.folder, 60, 0.02)
+    until = time.monotonic() + 120
+    while not list(run.folder.glob("*.frames")) and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(random.Random(3).uniform(0.05, 0.2))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finish(run, [""])
+    assert_complete(run)
+
+
+GLOO = """
+import json, sys
+from pathlib import Path
+from ap_stand_in import make_run
+from parity.ap.progress import Progress
+from parity.ap.teams import Torchrun, complete
+from parity.errors import ParityError
+
+run = make_run(Path(sys.argv[1]), 13)
+team = Torchrun("cpu")
+team.agree(run.open)
+failures = complete(run, team, Progress(run.folder, total=13, title="test", say=lambda line: None))
+agreed = team.agree(lambda: len(run.predictions()))
+
+def refuse():
+    raise ParityError("no")
+
+try:
+    team.agree(refuse)
+except ParityError as error:
+    agreed = f"{agreed} {error}"
+Path(sys.argv[1], f"rank-{team._rank}.json").write_text(json.dumps([failures, agreed]))
+"""
+
+
+def test_two_processes_of_torchrun_meet_over_gloo(tmp_path: Path) -> None:
+    script, folder = tmp_path / "gloo.py", tmp_path / "run"
+    script.write_text(GLOO)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    assert said == [[[], "13 no"]] * 2
+    run = make_run(folder, 13)
+    assert_complete(run)
+    assert len(list(folder.glob("part-0-*.frames"))) == 2
