@@ -11,7 +11,7 @@ import itertools
 
 from parity.cases.registry import find_case
 from parity.check import Checker
-from parity.records.layout import MODES
+from parity.records.kinds import MODES
 from parity.records.locate import default_fixtures, find_records
 from parity.records.store import Record
 
