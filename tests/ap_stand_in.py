@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 import zlib
 from collections.abc import Sequence
@@ -30,8 +31,8 @@ def found_on(name: str) -> Detections:
 
 
 class StandIn:
-    """Fails as ``AP_STAND_IN_FAILS`` says: ``DEVICE:N``, when the N-th image of that GPU's process is asked for; or
-    ``image:NAME``. Takes ``AP_STAND_IN_SECONDS`` for an image."""
+    """Fails as ``AP_STAND_IN_FAILS`` says: ``DEVICE:N``, when the N-th image of that GPU's process is asked for;
+    ``image:NAME``; or ``killed:N``, which kills torchrun's rank 1 there. Takes ``AP_STAND_IN_SECONDS`` for an image."""
 
     def __init__(self) -> None:
         self.seconds = float(os.environ.get("AP_STAND_IN_SECONDS", "0"))
@@ -56,6 +57,8 @@ class StandIn:
         what, _, which = self.fails.partition(":")
         if what == "image" and name == which:
             raise ParityError(f"{name} is no image")
+        if what == "killed" and os.environ.get("RANK") == "1" and self.done >= int(which):
+            os.kill(os.getpid(), signal.SIGKILL)
         if what and what == os.environ.get("CUDA_VISIBLE_DEVICES") and self.done >= int(which):
             raise ParityError("an illegal memory access was encountered")
 

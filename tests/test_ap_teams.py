@@ -178,15 +178,29 @@ Path(sys.argv[1], f"rank-{team._rank}.json").write_text(json.dumps([failures, ag
 """
 
 
-def test_two_processes_of_torchrun_meet_over_gloo(tmp_path: Path) -> None:
-    script, folder = tmp_path / "gloo.py", tmp_path / "run"
+def torchrun(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``GLOO`` in two processes on this folder."""
+    script = folder.with_suffix(".py")
     script.write_text(GLOO)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_two_processes_of_torchrun_meet_over_gloo(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = torchrun(folder)
     assert done.returncode == 0, done.stderr[-3000:]
     said = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
     assert said == [[[], "13 no"]] * 2
-    run = make_run(folder, 13)
-    assert_complete(run)
+    assert_complete(make_run(folder, 13))
     assert len(list(folder.glob("part-0-*.frames"))) == 2
+
+
+def test_a_job_of_torchrun_whose_process_was_killed_is_gone_on_with(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert torchrun(folder, AP_STAND_IN_FAILS="killed:5").returncode != 0
+    assert 0 < len(make_run(folder, 13).predictions()) < 13
+    done = torchrun(folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_complete(make_run(folder, 13))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -129,6 +130,8 @@ class Torchrun:
         self._device = device
         if not dist.is_initialized():
             dist.init_process_group("gloo", timeout=timedelta(days=7))  # the slowest share is waited for
+            # Gloo's threads must end before the interpreter does: one that still lets go of a Python object aborts it.
+            atexit.register(dist.destroy_process_group)
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
         self.leads = self._rank == 0
 
