@@ -163,6 +163,7 @@ def _add_mutate(commands: Any) -> None:
     mutate.add_argument(
         "--smallest", type=int, default=0, metavar="N", help="with --benign: only the N smallest records"
     )
+    mutate.add_argument("--jobs", type=int, default=1, metavar="N", help="N cases at a time (default: 1)")
     _legacy_options(mutate)
     mutate.add_argument("--json", type=Path, metavar="FILE")
     mutate.add_argument("--read", nargs="+", type=Path, metavar="FILE.json", help="run nothing, read what was written")

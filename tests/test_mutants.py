@@ -302,9 +302,11 @@ def test_a_users_own_mutant_is_caught(tmp_path: Path, parity_command: Command) -
     assert (found["catch"]["stage"], found["catch"]["dtype"]) == ("predict", "fp64")
 
 
-def test_a_users_own_mutant_that_survives_is_told(tmp_path: Path, parity_command: Command) -> None:
+def test_a_users_own_mutant_that_survives_is_told_whatever_process_plants_it(
+    tmp_path: Path, parity_command: Command
+) -> None:
     (tmp_path / "mine.py").write_text(MINE.format(amount=0))
-    status, out, _ = parity_command("mutate", FCN, "--from", tmp_path / "mine.py", "--harness-only")
+    status, out, _ = parity_command("mutate", FCN, "--from", tmp_path / "mine.py", "--harness-only", "--jobs", 2)
     assert status == 1
     assert "caught 0 of 1" in out
     assert f"survived: mine in {FCN}: nobody knows why" in out
@@ -320,6 +322,7 @@ def test_a_users_own_mutant_that_survives_is_told(tmp_path: Path, parity_command
         (("--benign", "--mutant", "nothing"), "--mutant nothing: no such benign change"),
         (("--read", "nowhere.json"), "nowhere.json holds no outcomes"),
         (("nobody",), "unknown case 'nobody'"),
+        (("ddq_fcn_r50_12e", "--jobs", "0"), "--jobs 0: at least 1"),
     ],
 )
 def test_a_wrong_call_is_one_line(parity_command: Command, words: tuple[str, ...], message: str) -> None:

@@ -20,6 +20,7 @@ from parity.errors import ParityError
 from parity.mutants import quiet
 from parity.mutants.base import Mutant
 from parity.mutants.bench import Bench
+from parity.mutants.jobs import each_case
 from parity.mutants.outcomes import MutationReport, Outcome, merged, read_outcomes, read_quiet, to_json
 from parity.mutants.page import page
 from parity.mutants.practice import Judges
@@ -58,21 +59,26 @@ def _cases(options: argparse.Namespace) -> list[Case]:
 
 
 def _mutants(options: argparse.Namespace) -> MutationReport:
+    planned = {case.id: those for case in _cases(options) if (those := _planned(options, case.id))}
+    if not planned:
+        raise ParityError(f"none of these mutants concerns {', '.join(case.id for case in _cases(options))}")
+    start = time.perf_counter()
+    longest_first = sorted(planned, key=lambda case_id: -len(planned[case_id]))
+    reports = dict(zip(longest_first, each_case(_plant, options, longest_first), strict=True))
+    return merged([reports[case_id] for case_id in planned], round(time.perf_counter() - start, 1))
+
+
+def _planned(options: argparse.Namespace, case_id: str) -> list[Mutant]:
     mutants = from_file(options.source) if options.source else built_in()
     mutants = chosen(mutants, options.mutant)
     if options.select:
         mutants = select(mutants, options.select)
-    planned = {case.id: [it for it in mutants if it.concerns(case.id)] for case in _cases(options)}
-    if not any(planned.values()):
-        raise ParityError(f"none of these mutants concerns {', '.join(planned)}")
-    start = time.perf_counter()
-    fixtures = options.fixtures or default_fixtures()
-    reports = [
-        run_case(Bench(find_case(case_id), fixtures), those, practice=not options.harness_only)
-        for case_id, those in planned.items()
-        if those
-    ]
-    return merged(reports, round(time.perf_counter() - start, 1))
+    return [mutant for mutant in mutants if mutant.concerns(case_id)]
+
+
+def _plant(options: argparse.Namespace, case_id: str) -> MutationReport:
+    bench = Bench(find_case(case_id), options.fixtures or default_fixtures())
+    return run_case(bench, _planned(options, case_id), practice=not options.harness_only)
 
 
 def run_case(bench: Bench, mutants: Sequence[Mutant], *, practice: bool) -> MutationReport:
@@ -110,20 +116,22 @@ def _outcomes(bench: Bench, judges: Judges | None, mutants: Sequence[Mutant]) ->
 
 def _benign(options: argparse.Namespace) -> list[quiet.Quiet]:
     """Make the benign changes; with a legacy engine at hand, new situations as well."""
+    fixtures = options.fixtures or default_fixtures()
+    case_ids = [case.id for case in _cases(options) if options.cases or find_records(fixtures, case=case.id)]
+    return [change for changes in each_case(_change, options, case_ids) for change in changes]
+
+
+def _change(options: argparse.Namespace, case_id: str) -> list[quiet.Quiet]:
     from parity.mutants.benign import BENIGN
 
-    changes = quiet.chosen(BENIGN, options.mutant)
-    fixtures = options.fixtures or default_fixtures()
-    found = []
-    for case in _cases(options):
-        if not options.cases and not find_records(fixtures, case=case.id):
-            continue
-        tried = quiet.try_changes(Bench(case, fixtures, smallest=options.smallest), changes)
-        for change in tqdm(tried, desc=case.id, unit="change", leave=False, disable=None):
-            found.append(change)
-            tqdm.write(f"{case.id:26} {change.change:34} {change.alarm or 'quiet'}")
-        if options.legacy_root:
-            found += quiet.try_live(case, partial(_connect, case, options))
+    case, changes, found = find_case(case_id), quiet.chosen(BENIGN, options.mutant), []
+    bench = Bench(case, options.fixtures or default_fixtures(), smallest=options.smallest)
+    tried = quiet.try_changes(bench, changes)
+    for change in tqdm(tried, desc=case_id, unit="change", leave=False, disable=None):
+        found.append(change)
+        tqdm.write(f"{case_id:26} {change.change:34} {change.alarm or 'quiet'}")
+    if options.legacy_root:
+        found += quiet.try_live(case, partial(_connect, case, options))
     return found
 
 
