@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,8 @@ def provenance(device: str, *, folder: Path | None = None) -> dict[str, str]:
             tracked files were changed since. Outside a repository there is none.
 
     Returns:
-        ``when`` (ISO 8601, UTC), ``parity``, ``device``, and, where they are known, ``commit`` and ``driver``.
+        ``when`` (ISO 8601, UTC), ``parity``, ``device``, and, where they are known, ``commit``, ``driver`` and ``series``
+        (``PARITY_SERIES``: the runs that the history compares with one another).
     """
     facts = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -28,6 +30,7 @@ def provenance(device: str, *, folder: Path | None = None) -> dict[str, str]:
         "device": device,
         "commit": _commit(folder or Path()),
         "driver": _driver() if device.startswith("cuda") else "",
+        "series": os.environ.get("PARITY_SERIES", ""),
     }
     return {key: value for key, value in facts.items() if value}
 

@@ -114,12 +114,18 @@ def read_outcomes(paths: Sequence[Path]) -> MutationReport:
 
 def read_quiet(paths: Sequence[Path]) -> list[Quiet]:
     """Return the benign changes in several files; of one that several hold, the last counts."""
-    changes = [
-        Quiet(**{**plain, "records": tuple(plain["records"]), "alarm": _catch(plain["alarm"])})
-        for path in paths
-        for plain in json.loads(path.read_text()).get("benign", ())
-    ]
+    changes = [change for path in paths for change in _read_quiet(path)]
     return list({(change.change, change.case): change for change in changes}.values())
+
+
+def _read_quiet(path: Path) -> list[Quiet]:
+    try:
+        return [
+            Quiet(**{**plain, "records": tuple(plain["records"]), "alarm": _catch(plain["alarm"])})
+            for plain in json.loads(path.read_text()).get("benign", ())
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ParityError(f"{path} holds no outcomes ({error}): `parity mutate --json FILE` writes them") from None
 
 
 def _catch(plain: Mapping[str, Any] | None) -> Catch | None:

@@ -67,8 +67,8 @@ class Run(msgspec.Struct, frozen=True):
 
     @property
     def device(self) -> str:
-        """Where the new engine ran: runs are compared with runs on the same device."""
-        return self.surroundings.get("device", "")
+        """Where the new engine ran, and the series where it has one: runs are compared with runs of the same."""
+        return ", ".join(filter(None, (self.surroundings.get("device"), self.surroundings.get("series"))))
 
     @property
     def commit(self) -> str:

@@ -88,7 +88,8 @@ def _summaries(options: argparse.Namespace) -> bool:
     if options.junit:
         write_text(options.junit, junit(report))
     if options.markdown:
-        text = markdown(report, ap=read_ap(options.results))
+        folder = options.results if options.results.is_dir() else options.results.parent
+        text = markdown(report, ap=read_ap(folder))
         if str(options.markdown) == "-":
             sys.stdout.write(text)
         else:

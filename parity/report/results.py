@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from parity.compare.verdicts import Verdict, worst
 from parity.errors import ParityError
 from parity.report.details import Detail, Swap, detail_from_json, swap_from_json
@@ -232,6 +234,8 @@ def read_report(path: Path) -> Report:
         raise ParityError(f"{path} has schema {schema!r}, this version reads 1 to {SCHEMA}: {what}")
     try:
         results = tuple(stage_from_json(result) for result in plain["results"])
-        return Report(plain["environment"], results, float(plain.get("seconds", 0.0)))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        msgspec.convert(msgspec.to_builtins(results), tuple[StageResult, ...])  # names are text, figures numbers
+        environment = msgspec.convert(plain["environment"], dict[str, Any])
+        return Report(environment, results, float(plain.get("seconds", 0.0)))
+    except (AttributeError, LookupError, TypeError, ValueError, msgspec.ValidationError) as error:
         raise ParityError(f"{path} is damaged ({type(error).__name__}: {error}): run `parity check` again") from None

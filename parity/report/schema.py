@@ -19,6 +19,7 @@ _PROVENANCE = {
     "parity": "the version of parity",
     "device": "where the new engine ran",
     "driver": "the CUDA driver's version, on a CUDA device (from schema 2)",
+    "series": "PARITY_SERIES: the history compares runs of one device and series",
 }
 
 
