@@ -73,7 +73,8 @@ def _planned(options: argparse.Namespace, case_id: str) -> list[Mutant]:
     mutants = chosen(mutants, options.mutant)
     if options.select:
         mutants = select(mutants, options.select)
-    return [mutant for mutant in mutants if mutant.concerns(case_id)]
+    stages = find_case(case_id).all_stage_names()
+    return [mutant for mutant in mutants if mutant.concerns(case_id) and mutant.stage in stages]
 
 
 def _plant(options: argparse.Namespace, case_id: str) -> MutationReport:
