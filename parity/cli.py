@@ -197,15 +197,18 @@ def _add_train(commands: Any) -> None:
     _data_options(train)
     train.add_argument("--seed", type=int, metavar="N")
     train.add_argument("--max-steps", type=int, default=0, metavar="N", help="end after N steps, without validation")
-    _legacy_options(train)
+    _legacy_options(train, timed=False)
     train.set_defaults(run=_train)
 
 
-def _legacy_options(parser: argparse.ArgumentParser) -> None:
+def _legacy_options(parser: argparse.ArgumentParser, *, timed: bool = True) -> None:
     root = os.environ.get("PARITY_LEGACY_ROOT", "")
+    python = os.environ.get("PARITY_LEGACY_PYTHON")
     parser.add_argument("--legacy-root", metavar="DIR", default=root, help="the checkout, for an engine that runs one")
-    parser.add_argument("--legacy-python", metavar="PY", help="the legacy interpreter (default: that of `parity env`)")
-    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for one request to the legacy engine")
+    help_text = "the legacy interpreter (default: PARITY_LEGACY_PYTHON, else that of `parity env`)"
+    parser.add_argument("--legacy-python", metavar="PY", default=python, help=help_text)
+    if timed:
+        parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for one request to the legacy engine")
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -235,6 +238,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_CALL
     except KeyboardInterrupt:
         print("parity: interrupted", file=sys.stderr)
+        return WRONG_CALL
+    except Exception as error:  # Python's own status for it is 1, which here says that something diverged
+        traceback.print_exc()
+        print(f"parity: {type(error).__name__}, a fault of parity itself: the traceback is above", file=sys.stderr)
         return WRONG_CALL
 
 
@@ -287,6 +294,7 @@ def _new_case(options: argparse.Namespace) -> int:
 
 
 def _freeze(options: argparse.Namespace) -> int:
+    _require_freeze(options)
     if options.batches is not None:
         from parity.training.freeze_batches import freeze_batches
 
@@ -297,6 +305,19 @@ def _freeze(options: argparse.Namespace) -> int:
     for folder in freeze(options):
         print(f"frozen: {folder}")
     return PASSED
+
+
+def _require_freeze(options: argparse.Namespace) -> None:
+    """Refuse options that would be left unread: those of records, and those of a loader's batches."""
+    record = {"--record": options.record, "--sizes": options.sizes, "--objects": options.objects}
+    loader = {"--engine": options.engine == "new", "--data-root": options.data_root, "--cfg-option": options.cfg_option}
+    if options.batches is not None:
+        unread, other = {**record, "--steps": options.steps != 1}, "without --batches"
+    else:
+        unread, other = loader, "with --batches"
+    given = [option for option, value in unread.items() if value]
+    if given:
+        raise ParityError(f"{given[0]} goes {other} only; parity freeze --help tells which options belong together")
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ from parity.records.images import parse_sizes
 from parity.records.kinds import RECIPE, TRAINING_PREFIX, TRAJECTORY_PREFIX, checks_of
 from parity.records.locate import default_fixtures, find_records
 from parity.records.store import Record, write_record
+from parity.report.files import require_place, write_text
 from parity.report.messages import failure_message, stage_line
 from parity.report.results import Report, StageResult, to_json
 
@@ -73,7 +74,7 @@ def _advance(bar: tqdm, text: str) -> None:
 
 def _batches(case: Case, options: argparse.Namespace) -> dict[str, Batch]:
     """Return record name -> batch: the case's own, or one drawn for the given sizes."""
-    if options.sizes:
+    if options.sizes is not None:
         name, batch = _drawn_batch(options)
         return {name: batch}
     if options.objects or options.steps != 1:
@@ -97,7 +98,11 @@ def _drawn_batch(options: argparse.Namespace) -> tuple[str, Batch]:
     sizes = parse_sizes(options.sizes)
     seed = 0 if options.seed is None else options.seed
     name = f"seed{seed}-{options.sizes.replace(',', '-')}"
+    if options.record and Path(options.record).name != options.record:
+        raise ParityError(f"--record {options.record}: a name, without a folder; --out says where records go")
     if not options.objects:
+        if options.steps != 1:
+            raise ParityError("--steps goes with --objects: they draw the ground truth that is trained on")
         return options.record or name, Batch(seed=seed, sizes=sizes)
     objects = _parse_objects(options.objects, len(sizes))
     if options.steps < 1:
@@ -111,7 +116,7 @@ def _drawn_batch(options: argparse.Namespace) -> tuple[str, Batch]:
 
 def _parse_objects(text: str, images: int) -> tuple[int, ...]:
     """Return how many objects each image gets, from ``3,0``."""
-    counts = tuple(int(part) if part.isdigit() else -1 for part in text.split(","))
+    counts = tuple(int(part) if part.isdecimal() else -1 for part in text.split(","))
     if len(counts) != images or min(counts) < 0 or max(counts) > 1000:
         raise ParityError(f"--objects {text}: give 0 to 1000 for each of the {images} images, such as 3,0")
     return counts
@@ -119,6 +124,10 @@ def _parse_objects(text: str, images: int) -> tuple[int, ...]:
 
 def check(options: argparse.Namespace) -> bool:
     """Judge the new engine as the options ask; print, write what was asked for; return whether all passed."""
+    require_place(options.json, "--json")
+    require_place(options.junit, "--junit")
+    if options.steps < 1:
+        raise ParityError(f"--steps {options.steps}: compare 1 step or more")
     fixtures = options.fixtures or default_fixtures()
     cases = [find_case(case_id) for case_id in options.cases] or cases_with(options.stage)
     folders = {case.id: find_records(fixtures, case=case.id) for case in cases}
@@ -131,8 +140,16 @@ def check(options: argparse.Namespace) -> bool:
     for case in cases:
         _require_stage(case, options.stage)
         results += _check_case(case, folders[case.id], options, environment)
+    if not results:
+        raise ParityError(_nothing_to_check(cases[0], options))
     seconds = round(time.perf_counter() - start, 1)
     return _finish(Report(environment, tuple(results), seconds), options)
+
+
+def _nothing_to_check(case: Case, options: argparse.Namespace) -> str:
+    asked = {"--stage": options.stage, "--mode": options.mode, "--dtype": options.dtype}
+    words = " ".join(f"{option} {value}" for option, value in asked.items() if value)
+    return f"{words}: no record of {case.id} is checked so; leave one of these options out"
 
 
 def _require_stage(case: Case, stage: str | None) -> None:
@@ -177,12 +194,8 @@ def _check_case(
 def _finish(report: Report, options: argparse.Namespace) -> bool:
     print_results(report.results)
     if options.json:
-        try:
-            options.json.write_text(to_json(report))
-        except OSError as error:
-            raise ParityError(f"--json {options.json}: {error.strerror}") from error
+        write_text(options.json, to_json(report))
     if options.junit:
-        from parity.report.files import write_text
         from parity.report.junit import junit
 
         write_text(options.junit, junit(report))

@@ -78,6 +78,8 @@ def pytest_collection(session: pytest.Session) -> None:
     if only_full_ap(session.config):  # its cases need no record
         return
     asked = [Path(argument.split("::")[0]).resolve() for argument in session.config.args]
+    if session.config.getoption("steps") < 1:
+        raise pytest.UsageError(f"--steps {session.config.getoption('steps')}: compare 1 step or more")
     if any(_SUITES.is_relative_to(path) or path.is_relative_to(_SUITES) for path in asked):
         try:
             list(_parameters(session.config))

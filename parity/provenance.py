@@ -21,8 +21,8 @@ def provenance(device: str, *, folder: Path | None = None) -> dict[str, str]:
             tracked files were changed since. Outside a repository there is none.
 
     Returns:
-        ``when`` (ISO 8601, UTC), ``parity``, ``device``, and, where they are known, ``commit``, ``driver`` and ``series``
-        (``PARITY_SERIES``: the runs that the history compares with one another).
+        ``when`` (ISO 8601, UTC), ``parity``, ``device``, and, where they are known, ``commit``, ``driver`` and
+        ``series`` (``PARITY_SERIES``: the runs that the history compares with one another).
     """
     facts = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),

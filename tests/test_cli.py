@@ -95,6 +95,17 @@ def test_a_wrong_call_is_one_line(refuses: Callable[..., str], words: tuple[str,
     ("words", "text"),
     [
         (("--objects", "3"), "--objects and --steps go with --sizes"),
+        (("--sizes", "64x64", "--steps", "5"), "--steps goes with --objects"),
+        (("--sizes", ""), "--sizes : give height x width for each image"),
+        (("--sizes", "64x64", "--record", "../mine"), "--record ../mine: a name, without a folder"),
+        (("--sizes", "64x64", "--objects", "²"), "--objects ²: give 0 to 1000"),
+        (("--engine", "new"), "--engine goes with --batches only"),
+        (("--data-root", "."), "--data-root goes with --batches only"),
+        (("--batches", "2", "--sizes", "64x64"), "--sizes goes without --batches only"),
+        (("--batches", "2", "--steps", "5"), "--steps goes without --batches only"),
+        (("--batches", "2", "--force"), "holds no frozen batches: --force replaces nothing else"),
+        (("--batches", "2", "--out", "new", "--cfg-option", "lr"), "--cfg-option lr: write it as KEY=VALUE"),
+        (("--batches", "2", "--out", "new", "--data-root", "nowhere"), "--data-root nowhere: no such folder"),
         (
             ("--sizes", "64x64", "--objects", "3,0"),
             "--objects 3,0: give 0 to 1000 for each of the 1 images, such as 3,0",
@@ -104,10 +115,12 @@ def test_a_wrong_call_is_one_line(refuses: Callable[..., str], words: tuple[str,
         (("--sizes", "64x64", "--objects", "3", "--record", "mine"), "--record mine: the name of such a record begins"),
     ],
 )
-def test_a_training_record_that_cannot_be_is_one_line(
+def test_a_record_that_cannot_be_is_one_line(
     refuses: Callable[..., str], words: tuple[str, ...], text: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
     assert text in refuses("freeze", CASE, "--legacy-root", tmp_path, "--out", tmp_path, *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("words", [(), (CASE,)])
@@ -202,12 +215,39 @@ def test_a_json_that_cannot_be_written_is_one_line(
     target = tmp_path / "no" / "such" / "folder.json"
     status, _, err = parity_command("check", "--fixtures", copied_record.parents[1], *FAST, "--json", target)
     assert status == 2
-    assert err.strip().splitlines()[-1] == f"parity: --json {target}: No such file or directory"
+    assert (
+        err.strip().splitlines()[-1] == f"parity: --json {target}: {target.parent} is no folder that can be written to"
+    )
     assert "Traceback" not in err
 
 
 def test_there_is_no_progress_bar_where_stderr_is_no_terminal(parity_command: Command, copied_record: Path) -> None:
     assert parity_command("check", "--fixtures", copied_record.parents[1], *FAST)[2] == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--stage", "loss", "--mode", "isolated"), "--stage loss --mode isolated: no record of"),
+        (("--stage", "trajectory", "--steps", "0"), "--steps 0: compare 1 step or more"),
+        (("--junit", "no/such/junit.xml"), "--junit no/such/junit.xml: no/such is no folder"),
+    ],
+)
+def test_a_check_that_would_compare_nothing_is_one_line(
+    refuses: Callable[..., str], words: tuple[str, ...], text: str
+) -> None:
+    assert text in refuses("check", CASE, *words)
+
+
+def test_a_fault_of_its_own_is_no_divergence(parity_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise IndexError("here")
+
+    monkeypatch.setattr("parity.commands.find_records", broken)
+    status, _, err = parity_command("check", CASE)
+    assert status == 2
+    assert "IndexError: here" in err
+    assert err.endswith("parity: IndexError, a fault of parity itself: the traceback is above\n")
 
 
 def test_a_results_file_that_is_none_is_one_line(refuses: Callable[..., str], tmp_path: Path) -> None:

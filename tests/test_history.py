@@ -181,6 +181,16 @@ def test_the_page_of_a_green_night_says_that_nothing_changed(tmp_path: Path) -> 
     assert "git log" not in page
 
 
+def test_a_green_run_of_another_series_does_not_hide_a_red_one(tmp_path: Path) -> None:
+    night(tmp_path, 3)
+    night(tmp_path, 4, check("neck", OFF))
+    written(tmp_path / "live", run_of(when="2026-11-04T05:00:00+00:00", series="live"))
+    page = update_history(tmp_path).read_text("utf-8")
+    assert "The engines are not the same" in page
+    assert "On cpu: not the same" in re.sub(r"<[^>]*>", "", page)
+    assert "On cpu, live: the same" in re.sub(r"<[^>]*>", "", page)
+
+
 def test_only_pages_that_are_there_are_linked(tmp_path: Path) -> None:
     (night(tmp_path, 3) / "index.html").write_text("")
     night(tmp_path, 4)

@@ -194,12 +194,20 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     [
         ({"cases": ("nobody",)}, "mutant m concerns no case: nobody"),
         ({"stage": "nek"}, r"ddq_fcn_r50_36e has no stage 'nek': did you mean 'neck'\?"),
+        ({"stage": "rpn_head", "cases": ("ddq_*", FCN)}, "ddq_fcn_r50_36e has no stage 'rpn_head'"),
     ],
 )
 def test_a_mutant_of_no_case_or_stage_is_refused(changes: dict[str, Any], message: str) -> None:
     mutant = Mutant(**{"id": "m", "stage": "neck", "cases": (FCN,), "apply": together(), "why": "", **changes})
     with pytest.raises(ParityError, match=message):
         checked([mutant], "here")
+
+
+def test_a_pattern_of_cases_may_match_one_that_lacks_the_stage() -> None:
+    mutant = Mutant(id="decoder-eps", stage="decoder", cases=("ddq_detr_*",), apply=together(), why="")
+    assert checked([mutant], "here") == (mutant,)
+    assert mutant.concerns("ddq_detr_small")
+    assert "decoder" not in find_case("ddq_detr_small").all_stage_names()
 
 
 def test_two_mutants_of_one_id_are_refused() -> None:
@@ -321,6 +329,7 @@ def test_a_users_own_mutant_that_survives_is_told_whatever_process_plants_it(
         (("ddq_fcn_r50_12e", "--mutant", "swin-*"), "none of these mutants concerns ddq_fcn_r50_12e"),
         (("--benign", "--mutant", "nothing"), "--mutant nothing: no such benign change"),
         (("--read", "nowhere.json"), "nowhere.json holds no outcomes"),
+        (("--json", "no/such/folder.json"), "--json no/such/folder.json: no/such is no folder that can be written to"),
         (("nobody",), "unknown case 'nobody'"),
         (("ddq_fcn_r50_12e", "--jobs", "0"), "--jobs 0: at least 1"),
     ],

@@ -184,3 +184,18 @@ def test_a_text_too_long_for_an_issue_is_cut_between_letters(issue: Callable[...
     _, text = issue("red", "é" * 70000)
     assert len(text.encode()) < 61000
     assert text.endswith("éé")
+    calls, text = issue("red", "a" * 59999 + "é")
+    assert calls[-1] == "issue create"
+    assert text.endswith("aa")
+
+
+def test_the_first_night_prunes_nothing(tmp_path: Path) -> None:
+    (script,) = [script for step, script in scripts() if "last 30 nights" in step]
+    pruning = script.splitlines()[0]
+    (tmp_path / "reports").mkdir()
+    subprocess.run(["bash", "-eo", "pipefail", "-c", pruning], check=True, cwd=tmp_path)
+    for night in range(100, 195):
+        (tmp_path / "reports" / f"20{night}").mkdir()
+    subprocess.run(["bash", "-eo", "pipefail", "-c", pruning], check=True, cwd=tmp_path)
+    left = sorted(path.name for path in (tmp_path / "reports").iterdir())
+    assert left == [f"20{night}" for night in range(105, 195)]

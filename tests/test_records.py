@@ -82,6 +82,15 @@ def alter(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(manifest))
 
 
+@pytest.mark.parametrize(
+    ("record", "lacking"), [("recipe", "recipe"), ("train-toy", "steps"), ("trajectory-toy", "steps")]
+)
+def test_a_manifest_without_what_its_kind_of_record_has_is_refused(folder: Path, record: str, lacking: str) -> None:
+    alter(folder, lambda manifest: manifest.update(record=record))
+    with pytest.raises(ParityError, match=rf"manifest\.json is damaged: KeyError at '{lacking}'"):
+        Record(folder)
+
+
 def test_every_tensor_comes_back_bit_for_bit(folder: Path) -> None:
     record = Record(folder)
     assert list(record.entries) == sorted(contents())

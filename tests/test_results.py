@@ -222,3 +222,18 @@ def test_the_worst_tensors_come_first_and_failures_before_passes() -> None:
 
 def test_the_id_is_that_of_pytest() -> None:
     assert a_report().results[0].id == "a_case-padded-neck-isolated-fp64-cpu"
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("environment", None), ("case", None), ("max_abs", "x"), ("shape", 3), ("seconds", None)]
+)
+def test_a_value_of_a_wrong_type_is_refused(tmp_path: Path, part: str, value: object) -> None:
+    result = StageResult("c", "r", "s", "isolated", "fp64", "cpu", 1.0, (TensorResult("t", Verdict.WITHIN_BUDGET, ()),))
+    plain = json.loads(to_json(Report({}, (result,))))
+    for holder in (plain, plain["results"][0], plain["results"][0]["tensors"][0]):
+        if part in holder:
+            holder[part] = value
+            break
+    (tmp_path / "results.json").write_text(json.dumps(plain))
+    with pytest.raises(ParityError, match=r"results\.json is damaged \("):
+        read_report(tmp_path / "results.json")

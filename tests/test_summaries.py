@@ -189,6 +189,18 @@ def test_the_summaries_are_written_and_no_page_unless_asked_for(tmp_path: Path, 
     assert [path.name for path in folder.iterdir()] == ["results.json"]
 
 
+def test_a_page_is_written_into_its_runs_own_folder_and_another_shows_the_same(
+    tmp_path: Path, parity_command: Command
+) -> None:
+    folder = written(tmp_path / "monday", run_of())
+    located = {"case": CASE, "stage": "encoder", "lines": ["layers.0.norms.0 is the first"]}
+    (folder / "locate-encoder.json").write_text(json.dumps(located))
+    assert parity_command("report", folder / "results.json") == (0, f"report: {folder / 'index.html'}\n", "")
+    assert parity_command("report", folder, "--out", tmp_path / "copy")[0] == 0
+    for page in (folder, tmp_path / "copy"):
+        assert "layers.0.norms.0 is the first" in (page / "index.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

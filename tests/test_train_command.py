@@ -86,9 +86,16 @@ def test_the_legacy_interpreter_gets_this_package_and_nothing_else_of_ours(tmp_p
     launch = prepare(options(tmp_path, engine="legacy", legacy_root=str(tmp_path), legacy_python=sys.executable))
     assert launch.command[0] == sys.executable
     assert job(tmp_path)["root"] == str(tmp_path.resolve())
-    assert job(tmp_path)["config"] == str(tmp_path.resolve() / find_case(CASE).configs["ddq_mmdet2"])
+    assert job(tmp_path)["config"] == find_case(CASE).configs["ddq_mmdet2"]  # below the root, or among mmdet's own
     with zipfile.ZipFile(launch.environment["PYTHONPATH"]) as archive:
         assert {name.split("/")[0] for name in archive.namelist()} == {"parity"}
+
+
+def test_a_stock_detector_needs_no_checkout(tmp_path: Path) -> None:
+    stock = "stock_retinanet_r50_1x"
+    prepare(options(tmp_path, case=stock, engine="legacy", legacy_python=sys.executable))
+    assert (job(tmp_path)["engine"], job(tmp_path)["root"]) == ("mmdet2", "")
+    assert job(tmp_path)["config"] == find_case(stock).configs["mmdet2"]
 
 
 def test_a_resumed_training_may_read_its_own_checkpoint(tmp_path: Path) -> None:
@@ -98,7 +105,7 @@ def test_a_resumed_training_may_read_its_own_checkpoint(tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "no checkout": ({"engine": "legacy"}, r"name the DDQ checkout with --legacy-root"),
+    "no checkout": ({"engine": "legacy"}, r"clone .*DDQ, branch main, and name its folder with --legacy-root"),
     "another host": (
         {"engine": "legacy", "legacy_root": ".", "legacy_python": "ssh=host//python=py"},
         r"--legacy-python ssh=host//python=py: a training is started where its interpreter is",
@@ -106,6 +113,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "fewer than no GPU": ({"gpus": -1}, r"--gpus and --max-steps: give 0 or more"),
     "a word for an option": ({"cfg_option": ["lr"]}, r"--cfg-option lr: write it as KEY=VALUE"),
     "no data": ({"data_root": Path("nowhere")}, r"--data-root nowhere: no such folder"),
+    "no seed": ({"seed": -1}, r"--seed -1: from 0 to 4294967295"),
+    "no folder": ({"work_dir": Path("/dev/null/x")}, r"--work-dir /dev/null/x cannot be written: Not a directory"),
     "no batches": ({"batches": Path("nowhere")}, r"--batches nowhere: no frozen batches"),
     "mmdet 2 on two GPUs": (
         {"engine": "legacy", "legacy_root": ".", "batches": Path(), "gpus": 2},

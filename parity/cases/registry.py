@@ -58,5 +58,6 @@ def nearest(name: str, known: object) -> str:
     >>> nearest("decodr", ["encoder", "decoder"])
     ": did you mean 'decoder'?"
     """
-    close = difflib.get_close_matches(name, list(known), n=1)  # type: ignore[call-overload]
-    return f": did you mean {close[0]!r}?" if close else ""
+    lowered = {str(each).lower(): each for each in known}  # type: ignore[attr-defined]
+    close = difflib.get_close_matches(name.lower(), list(lowered), n=1)
+    return f": did you mean {lowered[close[0]]!r}?" if close else ""

@@ -28,16 +28,21 @@ from parity.mutants.registry import built_in, chosen, from_file
 from parity.mutants.selections import select
 from parity.mutants.survivors import EXPLAINED
 from parity.records.locate import default_fixtures, find_records
+from parity.report.files import require_place, write_text
 
 
 def mutate(options: argparse.Namespace) -> bool:
     """Do what the options ask for; return whether every survivor is explained and every benign change quiet."""
+    require_place(options.json, "--json")
+    require_place(options.page, "--page")
     if options.read:
         report, changes = up_to_date(read_outcomes(options.read)), read_quiet(options.read)
-        _write(options.page, page(report, changes), "--page")
+        if not report.outcomes and not changes:
+            raise ParityError(f"--read {options.read[0]}: it holds no outcome of any mutant that is declared today")
+        _write(options.page, page(report, changes))
     else:
         report, changes = (MutationReport({}, []), _benign(options)) if options.benign else (_mutants(options), [])
-        _write(options.json, to_json(report, changes), "--json")
+        _write(options.json, to_json(report, changes))
     print_outcomes(report)
     print_quiet(changes)
     return not report.unexplained and not any(change.alarm for change in changes)
@@ -175,12 +180,6 @@ def _verdict(outcome: Outcome) -> str:
     return f"{place}, {catch.mode}, {catch.dtype}, {catch.record}: {catch.how}"
 
 
-def _write(path: Path | None, text: str, option: str) -> None:
-    if path is None:
-        return
-    try:
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        raise ParityError(f"{option} {path}: {error.strerror}") from error
+def _write(path: Path | None, text: str) -> None:
+    if path is not None:
+        write_text(path, text)

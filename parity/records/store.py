@@ -26,6 +26,7 @@ from torch import Tensor
 from parity.cases.base import LOSS
 from parity.compare.budgets import Noise
 from parity.errors import ParityError
+from parity.records.kinds import RECIPE, is_training
 from parity.records.locate import MANIFEST
 
 SCHEMA = 1
@@ -134,6 +135,16 @@ def _plain(entry: Entry) -> dict[str, Any]:
     return plain
 
 
+def _require_kind(record_id: str, manifest: Mapping[str, Any]) -> None:
+    """Raise ``KeyError`` or ``TypeError`` where something is lacking that only this kind of record has."""
+    if record_id == RECIPE and not isinstance(manifest["recipe"], dict):
+        raise TypeError("part 'recipe'")
+    if is_training(record_id):
+        for number in ("steps", "per_step"):
+            if not isinstance(manifest["batch"][number], int):
+                raise TypeError(f"part 'batch.{number}'")
+
+
 _PARTS = {"engines": dict, "batch": dict, "weights": dict, "decisions": dict, "islands": list}
 
 
@@ -163,6 +174,7 @@ class Record:
             for part, kind in _PARTS.items():
                 if not isinstance(manifest[part], kind):
                     raise TypeError(f"part {part!r}")
+            _require_kind(self.id, manifest)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ParityError(
                 f"{path} is damaged: {type(error).__name__} at {error}; restore or freeze it again"

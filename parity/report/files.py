@@ -25,6 +25,17 @@ def templates(*filters: Callable[..., Any]) -> Environment:
     return jinja
 
 
+def require_place(path: Path | None, option: str) -> None:
+    """Refuse what could not be written in the end, before the work is done.
+
+    Raises:
+        ParityError: it is a folder, or there is none to hold it; names the option.
+    """
+    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
+        what = "a folder; name a file in it" if path.is_dir() else f"{path.parent} is no folder that can be written to"
+        raise ParityError(f"{option} {path}: {what}")
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write a file, and its folder where that is lacking, beside its place and rename it; return ``path``.
 

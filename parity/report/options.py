@@ -19,7 +19,9 @@ def add_report(commands: Any) -> None:
     report = commands.add_parser("report", help="make the page of a run, its summaries, or the history of all runs")
     report.add_argument("results", type=Path, nargs="?", metavar="RUN", help="results.json, or the folder of a run")
     report.add_argument("--curves", type=Path, nargs="+", default=[], metavar="FILE", help="loss curves, overlaid")
-    report.add_argument("--out", type=Path, metavar="DIR", help=f"write the page there (default: {PAGE})")
+    report.add_argument(
+        "--out", type=Path, metavar="DIR", help=f"write the page there (default: a run's own folder, else {PAGE})"
+    )
     report.add_argument("--junit", type=Path, metavar="FILE", help="write the run as JUnit XML")
     report.add_argument("--markdown", type=Path, metavar="FILE", help="write the run as Markdown; - prints it")
     report.add_argument("--history", type=Path, metavar="DIR", help="write the history of all runs in a folder there")
@@ -88,8 +90,7 @@ def _summaries(options: argparse.Namespace) -> bool:
     if options.junit:
         write_text(options.junit, junit(report))
     if options.markdown:
-        folder = options.results if options.results.is_dir() else options.results.parent
-        text = markdown(report, ap=read_ap(folder))
+        text = markdown(report, ap=read_ap(_run_folder(options.results) or options.results.parent))
         if str(options.markdown) == "-":
             sys.stdout.write(text)
         else:
@@ -104,8 +105,17 @@ def _page(options: argparse.Namespace) -> Iterator[str]:
     from parity.report.results import read_report
 
     curves = [read_curve(path) for path in options.curves]
-    out = options.out or PAGE
     if options.results is None:
-        yield f"report: {write_curves(curves, out)}"
+        yield f"report: {write_curves(curves, options.out or PAGE)}"
     else:
-        yield from publish(read_report(options.results), out, curves=curves)
+        own = _run_folder(options.results)
+        yield from publish(read_report(options.results), options.out or own or PAGE, curves=curves, run_folder=own)
+
+
+def _run_folder(results: Path) -> Path | None:
+    """Return the folder of the run that was named; none for a file elsewhere, as ``parity check --json`` writes it."""
+    from parity.report.results import RESULTS
+
+    if results.is_dir():
+        return results
+    return results.parent if results.name == RESULTS else None

@@ -34,17 +34,18 @@ SCRIPTS = (
 Shown = Sequence[Mapping[str, Any]]
 
 
-def write_report(report: Report, folder: Path, *, curves: Sequence[Curve] = ()) -> Path:
+def write_report(report: Report, folder: Path, *, curves: Sequence[Curve] = (), run_folder: Path | None = None) -> Path:
     """Write ``results.json``, ``index.html`` and the plots' script into ``folder``; return the page's path.
 
     Each file is written beside its place and then renamed, so that none is ever half there. What ``parity locate
-    --json`` and ``parity ap`` left in the folder is shown with it.
+    --json`` and ``parity ap`` left in the run's folder (``folder``, if none is given) is shown with it.
 
     Raises:
         ParityError: a file cannot be written, or what those left is damaged.
     """
     write_text(folder / RESULTS, to_json(report))
-    page = render(report, curves=curves, located=read_located(folder), ap=read_shown(folder))
+    run_folder = run_folder or folder
+    page = render(report, curves=curves, located=read_located(run_folder), ap=read_shown(run_folder))
     plotly_script(folder)
     return write_text(folder / "index.html", page)
 

@@ -12,13 +12,16 @@ from parity.report.page import write_report
 from parity.report.results import Report
 
 
-def publish(report: Report, folder: Path, *, curves: Sequence[Curve] = ()) -> Iterator[str]:
+def publish(
+    report: Report, folder: Path, *, curves: Sequence[Curve] = (), run_folder: Path | None = None
+) -> Iterator[str]:
     """Write a run into ``folder``; yield a line for people about each page that was written.
 
+    What else was found in the run lies in ``run_folder``, if that is another one.
     The history beside the run is brought up to date if there is one, or if the run lies in a folder called
     ``reports``: whoever writes a run to /tmp/x does not want a page in /tmp.
     """
-    yield f"report: {write_report(report, folder, curves=curves)}"
+    yield f"report: {write_report(report, folder, curves=curves, run_folder=run_folder)}"
     yield from remembered(folder)
 
 

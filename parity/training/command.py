@@ -16,7 +16,8 @@ from parity.cases.base import Case
 from parity.cases.registry import find_case
 from parity.engines.environment import legacy_python
 from parity.engines.host import worker_source
-from parity.engines.session import make_engine
+from parity.engines.mmdet2 import Mmdet2Engine
+from parity.engines.session import engine_class, make_engine
 from parity.errors import ParityError
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -69,7 +70,10 @@ def prepare(options: argparse.Namespace) -> Launch:
         environment["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
     if options.gpus == 0:
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    job = _write_job(case, engine, options, folder)
+    try:
+        job = _write_job(case, engine, options, folder)
+    except OSError as error:
+        raise ParityError(f"--work-dir {folder} cannot be written: {error.strerror}") from error
     launcher = _launcher(options.gpus) if options.gpus > 1 else ()
     return Launch((python, *launcher, str(DRIVER), str(job)), environment, log)
 
@@ -77,19 +81,28 @@ def prepare(options: argparse.Namespace) -> Launch:
 def _require(options: argparse.Namespace) -> None:
     """Raise ``ParityError`` where the options make no sense together."""
     legacy = options.engine == "legacy"
-    if legacy and not options.legacy_root:
-        raise ParityError("--engine legacy: name the DDQ checkout with --legacy-root")
+    engine = find_case(options.case).legacy
+    wanted = engine_class(engine).checkout if legacy else ""
+    if wanted and not options.legacy_root:
+        raise ParityError(f"--engine legacy: clone {wanted}, and name its folder with --legacy-root")
     if options.gpus < 0 or options.max_steps < 0:
         raise ParityError("--gpus and --max-steps: give 0 or more")
+    if options.seed is not None and not 0 <= options.seed < 2**32:
+        raise ParityError(f"--seed {options.seed}: from 0 to 4294967295")
+    require_data_options(options)
+    if options.batches and legacy and options.gpus > 1 and issubclass(engine_class(engine), Mmdet2Engine):
+        raise ParityError("--batches: mmdet 2 is fed them on one GPU (--gpus 1) or on the CPU (--gpus 0)")
+    if options.batches and not (options.batches / "manifest.json").is_file():
+        raise ParityError(f"--batches {options.batches}: no frozen batches; `parity freeze --batches N` makes them")
+
+
+def require_data_options(options: argparse.Namespace) -> None:
+    """Raise ``ParityError`` where ``--cfg-option`` or ``--data-root`` cannot be meant."""
     unclear = [option for option in options.cfg_option if "=" not in option]
     if unclear:
         raise ParityError(f"--cfg-option {unclear[0]}: write it as KEY=VALUE, such as optim_wrapper.optimizer.lr=1e-4")
     if options.data_root and not options.data_root.is_dir():
         raise ParityError(f"--data-root {options.data_root}: no such folder")
-    if options.batches and legacy and options.gpus > 1 and find_case(options.case).legacy == "ddq_mmdet2":
-        raise ParityError("--batches: mmdet 2 is fed them on one GPU (--gpus 1) or on the CPU (--gpus 0)")
-    if options.batches and not (options.batches / "manifest.json").is_file():
-        raise ParityError(f"--batches {options.batches}: no frozen batches; `parity freeze --batches N` makes them")
 
 
 def _local(python: str) -> str:
@@ -117,11 +130,11 @@ def _launcher(gpus: int) -> tuple[str, ...]:
 
 def _write_job(case: Case, engine: str, options: argparse.Namespace, folder: Path) -> Path:
     legacy = options.engine == "legacy"
-    root = str(Path(options.legacy_root).resolve()) if legacy else ""
+    root = str(Path(options.legacy_root).resolve()) if legacy and options.legacy_root else ""
     job: dict[str, Any] = {
         "engine": engine,
         "root": root,
-        "config": str(Path(root) / case.configs[engine]) if legacy else make_engine(engine).config_path(case),
+        "config": case.configs[engine] if legacy else make_engine(engine).config_path(case),
         "work_dir": str(folder),
         "log": str(folder / LOG),
         "data_root": str(options.data_root.resolve()) if options.data_root else "",

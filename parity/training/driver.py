@@ -7,6 +7,7 @@ job: where the data lie, how often to log, and what the user asks for.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import runpy
@@ -38,12 +39,11 @@ def main(job_file: str) -> None:
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found < job["gpus"]:
         raise ParityError(f"--gpus {job['gpus']}: torch {torch.__version__} sees {found} here; --gpus 0 is the CPU")
-    if not os.path.isfile(job["config"]):
-        raise ParityError(f"{job['config']}: no such config; is it the checkout that the case needs?")
+    job["config"] = _config(job)
     if not job["gpus"]:
         make_cuda_calls_harmless()
     log = LossLog(job["log"], job["header"], job["max_steps"])
-    prepare = _prepare_mmcv if job["engine"] == "ddq_mmdet2" else _prepare_mmengine
+    prepare = _prepare_mmengine if importlib.util.find_spec("mmengine") else _prepare_mmcv
     with tempfile.TemporaryDirectory() as folder:
         config = os.path.join(folder, os.path.basename(job["config"]))
         words = prepare(job, config, log)
@@ -54,6 +54,18 @@ def main(job_file: str) -> None:
             runpy.run_path(_tool(job["root"]), run_name="__main__")
         except LastStep:
             print(f"made {job['max_steps']} steps")
+
+
+def _config(job: Job) -> str:
+    """Return the file of the published config: an absolute path, or below the checkout or the configs of mmdet."""
+    import mmdet
+
+    stock = os.path.join(str(mmdet.__path__[0]), ".mim", "configs")
+    for folder in filter(None, (job["root"], stock)):
+        path = os.path.join(str(folder), str(job["config"]))
+        if os.path.isfile(path):
+            return path
+    raise ParityError(f"{job['config']}: no such config in {job['root'] or stock}; is it what the case needs?")
 
 
 def _tool(root: str) -> str:
@@ -68,7 +80,8 @@ def _prepare_mmcv(job: Job, config_file: str, log: LossLog) -> List[str]:
     """Write the config of an mmdet 2 training; return the tool's further words."""
     from mmcv import Config
 
-    importlib.import_module("projects")  # registers the detectors
+    if job["engine"] == "ddq_mmdet2":
+        importlib.import_module("projects")  # registers the detectors
     config = change(Config.fromfile(job["config"]), data_root=job["data_root"], options=job["options"])
     config.custom_hooks = [*(config.get("custom_hooks") or ()), {"type": HOOK}]
     if job["batches"]:

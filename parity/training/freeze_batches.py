@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from parity.engines.environment import legacy_python
 from parity.engines.host import DEFAULT_TIME_LIMIT, RemoteSession
 from parity.engines.session import Session
 from parity.errors import ParityError
+from parity.training.command import require_data_options
 from parity.training.frozen_batches import MANIFEST, SCHEMA
 
 AnySession = Session | RemoteSession
@@ -35,6 +37,9 @@ def freeze_batches(options: argparse.Namespace) -> Path:
         raise ParityError(f"--batches {options.batches}: give 1 or more")
     if folder.exists() and not options.force:
         raise ParityError(f"{folder} exists; --force replaces it, --out writes elsewhere")
+    if folder.exists() and not _holds_nothing_else(folder):
+        raise ParityError(f"{folder} holds no frozen batches: --force replaces nothing else, --out writes elsewhere")
+    require_data_options(options)
     settings = {
         "data_root": str(options.data_root.resolve()) if options.data_root else "",
         "seed": options.seed or 0,
@@ -48,11 +53,23 @@ def freeze_batches(options: argparse.Namespace) -> Path:
         return dump(session, case.id, folder, count=options.batches, **settings)
 
 
+def _holds_nothing_else(folder: Path) -> bool:
+    """Whether a folder is one that ``dump`` wrote, or empty: ``--out`` may name any folder of the user's."""
+    if not folder.is_dir():
+        return False
+    files = {path.name for path in folder.iterdir()}
+    others = [name for name in files if name != MANIFEST and not re.fullmatch(r"batch-\d+\.safetensors", name)]
+    return not others and (not files or MANIFEST in files)
+
+
 def dump(session: AnySession, case_id: str, folder: Path, *, count: int, **settings: Any) -> Path:
     """Write ``count`` batches of a session's engine into ``folder``, all or nothing; return the folder."""
     described = []
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise ParityError(f"--out {folder} cannot be written: {error.strerror}") from error
     try:
         session.open_loader(case_id, **settings)
         for number in tqdm(range(count), desc=f"{case_id}, batches", unit="batch", disable=None):
