@@ -21,7 +21,8 @@ number = str(4710 + len(os.listdir(folder)))
 hosts = ["localhost", "127.0.0.1", "127.0.0.2"][: int(asked["-N"])]
 with open(f"{{folder}}/{{number}}.hosts", "w") as file:
     file.write("".join(f"{{host}} 48 1\\n" for host in hosts) + "\\n")
-environment = dict(os.environ, CCSCHEDULER_ALLOC_FILE=file.name, BATCH_JOB_ID=number)
+# A port is made of this id: two runs of these tests on one machine must not meet.
+environment = dict(os.environ, CCSCHEDULER_ALLOC_FILE=file.name, BATCH_JOB_ID=str(os.getpid()))
 output = open(asked["-o"], "a")
 child = subprocess.Popen([sys.argv[2]], env=environment, stdout=output, stderr=output, start_new_session=True)
 open(f"{{folder}}/{{number}}.pid", "w").write(str(child.pid))

@@ -39,8 +39,9 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,defer_batch
-KillWait=2
+KillWait=30
 MinJobAge=2
+FirstJobId={first}
 GresTypes=gpu
 SlurmdParameters=config_overrides
 NodeName=one NodeHostname={host} CPUs=2 RealMemory=500 Port={one} Gres=gpu:2 State=UNKNOWN
@@ -66,7 +67,12 @@ def free_port() -> int:
 def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     """Start Slurm below ``folder``; yield the environment in which its commands reach it, and end it."""
     host = socket.gethostname().split(".")[0]
-    settings = {"host": host, "user": getpass.getuser(), "folder": folder}
+    settings = {
+        "host": host,
+        "user": getpass.getuser(),
+        "folder": folder,
+        "first": os.getpid(),
+    }  # ports are made of ids
     text = CONFIG.format(**settings, controller=free_port(), one=free_port(), two=free_port())
     (folder / "state").mkdir(parents=True)
     (folder / "slurm.conf").write_text(text)
@@ -96,7 +102,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def wait_until_idle(folder: Path, environment: dict[str, str], seconds: float = 20) -> None:
+def wait_until_idle(folder: Path, environment: dict[str, str], seconds: float = 120) -> None:
     said = ""
     for _ in range(int(seconds / 0.2)):
         done = subprocess.run(

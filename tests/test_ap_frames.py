@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,30 @@ def test_a_torn_end_does_not_count_wherever_it_is_torn(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         assert [image for image, _ in read_part(path)] == [0, 1]
         assert count_frames(path) == (2, ends[0])
+
+
+def test_zeros_behind_the_last_frame_do_not_count(tmp_path: Path) -> None:
+    path = write(tmp_path, range(3))
+    counted = count_frames(path)
+    path.write_bytes(path.read_bytes() + bytes(512))  # what some file systems leave when a machine goes down
+    assert count_frames(path) == counted
+    assert list(read_predictions(tmp_path)) == [0, 1, 2]
+
+
+def test_a_disk_that_is_full_ends_the_writing(tmp_path: Path) -> None:
+    writer = PartWriter(part_path(tmp_path, 0, 0))
+    writer.append(0, found_on("0"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (part_path(tmp_path, 0, 0).stat().st_size + 9, limits[1]))
+        with pytest.raises(ParityError, match=r"part-0-0\.frames cannot be written: no space is left"):
+            writer.append(1, found_on("1"))
+    finally:
+        writer.close()
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(read_predictions(tmp_path)) == [0]
 
 
 def test_a_last_frame_that_is_damaged_is_done_again(tmp_path: Path) -> None:

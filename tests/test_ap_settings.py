@@ -25,7 +25,7 @@ def checkout(folder: Path, engine: str = "ddq_mmdet2") -> Path:
 
 def settings_file(folder: Path, text: str) -> Path:
     path = folder / "full_ap.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     return path
 
 
@@ -66,6 +66,10 @@ def test_a_root_serves_the_engine_that_it_fits(tmp_path: Path) -> None:
         (f"[checkpoints]\n{FCN} = 3\n", "3 is not what belongs there"),
         ("[legacy.mmdet3]\n", "legacy: there is no 'mmdet3'"),
         ("checkpoints = ", r"full_ap\.toml cannot be read"),
+        ("\x80", r"full_ap\.toml cannot be read"),
+        ("checkpoints = 3\n", r"full_ap\.toml: checkpoints is a table"),
+        (f"[ap]\n{FCN} = true\n", "True is not what belongs there"),
+        ("[legacy.ddq_mmdet2]\nroot = 3\n", "is not what belongs there"),
     ],
 )
 def test_a_file_that_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:

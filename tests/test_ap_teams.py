@@ -19,7 +19,7 @@ from test_ap_frames import same
 from parity.ap.frames import PartWriter, part_path, read_part
 from parity.ap.progress import Progress
 from parity.ap.run import Run
-from parity.ap.shard import share
+from parity.ap.shard import share, write_plan
 from parity.ap.teams import Spawned, complete
 from parity.errors import ParityError
 
@@ -92,7 +92,7 @@ def test_progress_tells_images_per_second_and_time_left(tmp_path: Path, monkeypa
     writer.append(2, found_on("2"))
     writer.close()
     progress.close()
-    assert re.match(r"case, engine:  50% 2/4 \[00:00<00:0\d, +\d+\.\d+image/s\]", lines[0])
+    assert re.match(r"case, engine:  50% 2/4 \[\d\d:\d\d<\d\d:\d\d, +\d+\.\d+image/s\]", lines[0])
     assert lines[-1].startswith("case, engine:  75% 3/4 [")
 
 
@@ -151,6 +151,20 @@ def test_a_run_that_is_killed_is_gone_on_with(tmp_path: Path) -> None:
     process.wait()
     finish(run, [""])
     assert_complete(run)
+
+
+def test_a_process_whose_starter_is_gone_before_it_looks_ends(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 3)
+    run.open()
+    write_plan(tmp_path / "plan-0.json", run.job, run.images, 0)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    words = ["--rank", "0", "--world", "1", "--device", "cpu", "--parent", str(gone.pid)]
+    command = [sys.executable, "-m", "parity.ap.shard", str(tmp_path / "plan-0.json"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"failed: process {gone.pid}, which started this one, is gone\n"
+    assert run.predictions() == {}
 
 
 GLOO = """

@@ -69,7 +69,7 @@ def parsed(*words: str) -> argparse.Namespace:
     return build_parser().parse_args(["submit", CASE, *words])
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -394,12 +394,20 @@ def test_slurms_directives_are_these() -> None:
         (("--time", "00:00:00"), "--time 00:00:00: give"),
         (("--account", "a\nrm"), "a line's end or a quote cannot be in a directive"),
         (("--task", "dance"), "invalid choice: 'dance'"),
+        (("--directive", "a\nrm"), "--directive 'a\\nrm': a line's end cannot be in a directive"),
+        (("--options=--a 'b",), "--options --a 'b: No closing quotation"),
     ],
 )
 def test_a_wrong_option_is_one_line(parity_command: Command, book: Book, words: tuple[str, ...], text: str) -> None:
     status, _, err = parity_command("submit", CASE, "--scheduler", "slurm", *words, "--state", book.folder, "--dry-run")
     assert (status, err.count("\n")) == (2, 1)
     assert text in err
+
+
+def test_a_book_that_is_a_file_is_one_line(parity_command: Command, donau: None, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    status, _, err = parity_command("submit", CASE, "--scheduler", "donau", "--state", tmp_path / "file")
+    assert (status, err) == (2, f"parity: --state {tmp_path / 'file'}: it is no folder\n")
 
 
 def test_a_command_that_is_missing_is_one_line(

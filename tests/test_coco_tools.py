@@ -215,6 +215,19 @@ def test_a_file_that_is_no_coco_is_one_line(
     assert not (tmp_path / "out.json").exists()
 
 
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda words: words[0])
+@pytest.mark.parametrize("name", [b"caf\xe9.jpg", b'", "deep": ' + b"[" * 1200 + b"]" * 1200 + b', "a": "'])
+def test_an_image_that_cannot_be_read_is_one_line_or_left_alone(
+    parity_command: Command, tmp_path: Path, tool: tuple[object, ...], name: bytes
+) -> None:
+    image = b'{"id": 1, "height": 9, "width": 9, "file_name": "' + name + b'"}'
+    (tmp_path / "in.json").write_bytes(b'{"images": [' + image + b'], "annotations": [], "categories": []}')
+    names = {"IN": tmp_path / "in.json", "OUT": tmp_path / "out.json"}
+    _, _, err = parity_command("coco", *(names.get(str(word), word) for word in tool))
+    assert "Traceback" not in err
+    assert err.count("\n") <= 1
+
+
 def test_an_annotation_of_no_image_is_one_line(refused: Callable[..., str], instances: Path, tmp_path: Path) -> None:
     content = read(instances)
     content["annotations"][3]["image_id"] = 99

@@ -89,6 +89,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         find_case("my_detector")
 
 
+@pytest.mark.parametrize("declared", ["3", "(1,)", "'ddq'"])
+def test_cases_that_are_none_are_refused(tmp_path: Path, declared: str) -> None:
+    folder = written(tmp_path / "cases")
+    (folder / "my_detector.py").write_text(f"CASES = {declared}")
+    use_folders([folder])
+    with pytest.raises(ParityError, match=r"^my_detector.py: CASES has to be a tuple of cases"):
+        find_case("my_detector")
+
+
 def test_the_variable_names_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARITY_CASES", f"{tmp_path}/a:{tmp_path}/b")
     assert list(named_folders())[:2] == [tmp_path / "a", tmp_path / "b"]

@@ -47,6 +47,7 @@ class PartWriter:
     """Writes a part file of its own; each image is on disk when ``append`` returns."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             self._file = path.open("xb", buffering=0)
         except OSError as error:
@@ -58,7 +59,13 @@ class PartWriter:
         body = save(
             {name: np.ascontiguousarray(array) for name, array in arrays.items()} | {"image": np.array([image])}
         )
-        self._file.write(_HEAD.pack(len(body), zlib.crc32(body)) + body)
+        frame = _HEAD.pack(len(body), zlib.crc32(body)) + body
+        try:
+            written = self._file.write(frame)
+        except OSError as error:
+            raise ParityError(f"{self._path} cannot be written: {error.strerror}") from None
+        if written != len(frame):  # nothing may follow a torn frame
+            raise ParityError(f"{self._path} cannot be written: no space is left, or a quota is reached")
 
     def close(self) -> None:
         """Close the file."""
@@ -94,7 +101,9 @@ def read_predictions(folder: Path) -> Predictions:
     for part in parts(folder):
         for image, detections in read_part(part):
             if image in found:
-                raise ParityError(f"{part} predicts image {image} a second time: remove the folder, or --force")
+                raise ParityError(
+                    f"{part} predicts image {image} a second time: remove one of the files that do, or the folder"
+                )
             found[image] = detections
     return found
 
@@ -126,6 +135,8 @@ def _frames(content: bytes) -> Iterator[tuple[int, int, int]]:
     place = 0
     while place + _HEAD.size <= len(content):
         length, crc = _HEAD.unpack_from(content, place)
+        if not length:  # zeros that a machine left which went down: no frame is empty
+            return
         place += _HEAD.size + length
         if place > len(content):
             return

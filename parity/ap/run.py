@@ -16,7 +16,7 @@ from parity.ap.frames import Predictions, next_round, read_predictions
 from parity.errors import ParityError
 
 IDENTITY, LOCK = "run.json", "lock"
-_LOCK_PATIENCE = 10.0  # seconds: processes of a run that was killed end with it, but not at once
+_LOCK_PATIENCE = 30.0  # seconds: processes of a run that was killed end with it, but those still importing not at once
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,12 @@ class Run:
 
         Child processes that inherit it hold the lock too: a run cannot start while a killed one's are still writing.
         """
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
         path = self.folder.parent / f"{self.folder.name}.{LOCK}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ParityError(f"{path} cannot be written: {error.strerror}") from None
         try:
             _wait_for(descriptor, self.folder)
             yield descriptor

@@ -113,19 +113,28 @@ def _default_file() -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         said = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ParityError(f"{path} cannot be read: {error}") from None
     for table, entries in said.items():
-        if table not in _TABLES or not isinstance(entries, dict):
+        if table not in _TABLES:
             raise ParityError(f"{path} has {table!r}{nearest(table, _TABLES)}; it may have {', '.join(_TABLES)}")
+        if not isinstance(entries, dict):
+            raise ParityError(f"{path}: {table} is a table; begin it with a line [{table}]")
         known = legacy_engines() if table == "legacy" else list(all_cases())
         for name, value in entries.items():
             if name not in known:
                 raise ParityError(f"{path}, {table}: there is no {name!r}{nearest(name, known)}")
             kind = {"checkpoints": str, "ap": int | float, "legacy": dict}[table]
-            if not isinstance(value, kind):
+            if not isinstance(value, kind) or isinstance(value, bool) or not _are_words(value):
                 raise ParityError(f"{path}, {table}.{name}: {value!r} is not what belongs there")
     return said
+
+
+def _are_words(value: object) -> bool:
+    """Return whether a table of an engine has nothing but its root and its interpreter; all else is no table."""
+    if not isinstance(value, dict):
+        return True
+    return value.keys() <= {"root", "python"} and all(isinstance(word, str) for word in value.values())
 
 
 def _checkpoint(text: str) -> tuple[str, Path]:

@@ -6,6 +6,7 @@ import argparse
 import ctypes
 import importlib
 import json
+import os
 import signal
 import sys
 import traceback
@@ -145,23 +146,26 @@ def open_detector(job: Job, device: str) -> Detector:
     return session  # type: ignore[no-any-return]
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Have the kernel end this process when its parent is gone: two runs must not write at once."""
     try:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     except (OSError, AttributeError):
         return
+    if parent and os.getppid() != parent:  # it was gone before the kernel was told
+        sys.exit(f"{REASON}process {parent}, which started this one, is gone")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one share, described by a plan that the launcher wrote; the reason of a failure goes into a file."""
-    _end_with_parent()
     parser = argparse.ArgumentParser()
     parser.add_argument("plan", type=Path)
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--world", type=int, required=True)
     parser.add_argument("--device", required=True)
+    parser.add_argument("--parent", type=int, default=0)
     options = parser.parse_args(arguments)
+    _end_with_parent(options.parent)
     plan = json.loads(options.plan.read_text())
     use_folders(map(Path, plan["cases"]))
     images = share([Image(*image) for image in plan["images"]], rank=options.rank, world=options.world)

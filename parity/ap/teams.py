@@ -106,6 +106,7 @@ class Spawned:
     def _start(self, plan: Path, rank: int, world: int) -> subprocess.Popen[bytes]:
         device = self._devices[rank]
         command = [sys.executable, "-m", "parity.ap.shard", str(plan), "--rank", str(rank), "--world", str(world)]
+        command += ["--parent", str(os.getpid())]
         with _log(plan, rank).open("wb") as log:
             return subprocess.Popen(
                 [*command, "--device", "cuda:0" if device else "cpu"],

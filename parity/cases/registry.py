@@ -20,7 +20,10 @@ def all_cases() -> Dict[str, Case]:
     """Return id -> case, from every module here that declares ``CASES``."""
     cases: Dict[str, Case] = {}
     for module in pkgutil.iter_modules(parity.cases.__path__):
-        for case in getattr(_imported(module.name), "CASES", ()):
+        declared = getattr(_imported(module.name), "CASES", ())
+        if not isinstance(declared, (tuple, list)) or not all(isinstance(case, Case) for case in declared):
+            raise ParityError(f"{module.name}.py: CASES has to be a tuple of cases")
+        for case in declared:
             if case.id in cases:
                 raise ParityError(f"case {case.id} is declared twice, the second time in {module.name}.py")
             cases[case.id] = case

@@ -119,6 +119,8 @@ class Book:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 folder.mkdir()
             except FileExistsError:
+                if not self.folder.is_dir():
+                    raise ParityError(f"--state {self.folder}: it is no folder") from None
                 number += 1
             except OSError as error:
                 raise ParityError(f"--state {self.folder}: {error.strerror}") from None

@@ -29,7 +29,7 @@ def submit(options: argparse.Namespace) -> list[str]:
     case = find_case(options.case).id
     scheduler = SCHEDULERS[options.scheduler]
     request = request_of(options, scheduler)
-    call = module_call(options.task, case, gpus=request.gpus, extra=shlex.split(options.options))
+    call = module_call(options.task, case, gpus=request.gpus, extra=_words(options.options))
     if options.dry_run:
         name = f"parity-NUMBER-{options.task}-{case}"
         scripts = _scripts(options, scheduler, request, call, name=name, folder=Book(options.state).folder / "NUMBER")
@@ -40,6 +40,13 @@ def submit(options: argparse.Namespace) -> list[str]:
         f"job {job.number} is {job.scheduler}'s {job.scheduler_id}; `parity jobs follow {job.number}` shows its output",
         f"  {job.folder}",
     ]
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ParityError(f"--options {text}: {error}") from None
 
 
 def submit_call(
@@ -99,6 +106,9 @@ def request_of(options: argparse.Namespace, scheduler: Slurm | Donau) -> Request
     for name in ("account", "partition", "queue", "label", "resources"):
         if set(getattr(options, name)) & set("\n'"):
             raise ParityError(f"--{name} {getattr(options, name)!r}: a line's end or a quote cannot be in a directive")
+    for directive in options.directive:
+        if "\n" in directive:
+            raise ParityError(f"--directive {directive!r}: a line's end cannot be in a directive")
     return Request(
         nodes=options.nodes,
         gpus=options.gpus,

@@ -42,7 +42,7 @@ def decode(content: bytes | Raw, kind: type[Kind], *, where: str) -> Kind:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
         raise ParityError(f"{where} is not in COCO's format: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ParityError(f"{where} is damaged or no JSON: {error}") from None
 
 
@@ -56,7 +56,7 @@ def each(entries: Iterable[Raw], kind: type[Kind], *, where: str) -> Iterator[Ki
     for index, entry in enumerate(entries):
         try:
             yield decoder.decode(entry)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ParityError(f"{where}[{index}] is not in COCO's format: {error}") from None
 
 
