@@ -164,6 +164,7 @@ class Deviation:
     ``none_if_all_false``: the new engine passes ``None`` for this mask where nothing is masked.
     ``padded_to_square``: the new engine counts the padding to a square as image, so that this shape is (s, s) with
     ``s`` the longer side.
+    ``nan_norm``: a gradient norm that is NaN makes the new engine's clipping spread NaN over all that is trained.
     ``lifted``: an option of the case (``Case.options``) takes it away, so that the rest of the stage that
     ``tensor`` names can be proven; the stage's result says so.
     """

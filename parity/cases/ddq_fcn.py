@@ -197,11 +197,6 @@ def training(seed: int) -> Dict[str, TrainingBatch]:
     }
 
 
-def short_training(seed: int) -> Dict[str, TrainingBatch]:
-    """Return the batches of a detector that differs from a proven one in its recipe only."""
-    return {name: batch for name, batch in training(seed).items() if name in ("train-one-empty", "trajectory")}
-
-
 CASES = (
     Case(
         id="ddq_fcn_r50_12e",
@@ -243,6 +238,6 @@ CASES = (
         deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
         records=short_records(26),
-        training=short_training(126),
+        training=training(126),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Tuple
 
 from parity.cases import ddq_fcn
-from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
+from parity.cases.base import Batch, Call, Case, Deviation, Fill, Meaning, Stage
 from parity.cases.common import RECIPE_STAGES, SQUARE_IMAGES
 from parity.cases.ddq_fcn import AUXILIARY, BACKBONE, DENSE, LEVELS
 from parity.cases.patterns import Constant, Derived, Ignore, Instances, Many, Metas, PerImage, ScoredBoxes
@@ -214,6 +214,16 @@ WEIGHTS = (
     *ddq_fcn.WEIGHTS,
 )
 
+NAN_NORM = Deviation(
+    tensor="parameters",
+    kind="nan_norm",
+    reason=(
+        "without any object the loss is infinite (legacy-quirks) and the gradient norm NaN: torch 1.9 then clips"
+        " nothing, torch 1.10 and later multiply every gradient by NaN; the weights are destroyed either way"
+    ),
+    link="https://github.com/pytorch/pytorch/blob/v1.9.0/torch/nn/utils/clip_grad.py",
+)
+
 CASES = (
     Case(
         id="ddq_rcnn_r50_12e",
@@ -254,13 +264,13 @@ CASES = (
         loss_names=LOSS_NAMES,
         tensors=TENSORS,
         recipe_stages=RECIPE_STAGES,
-        deviations=(SQUARE_IMAGES,),
+        deviations=(SQUARE_IMAGES, NAN_NORM),
         weights=WEIGHTS,
         records={
             "tiny": ddq_fcn.short_records(36)["tiny"],
             # Resized: elsewhere the factor that boxes are divided by is 1.
             "photo": Batch(seed=37, files=("china.jpg",), scale=(64, 48)),
         },
-        training=ddq_fcn.short_training(136),
+        training=ddq_fcn.training(136),
     ),
 )

@@ -11,6 +11,7 @@ from parity.cases.base import Case
 from parity.compare.budgets import Allowance, allowance
 from parity.compare.closer import look_closer
 from parity.compare.decisions import Choice, Tolerance, is_best_first, judge
+from parity.compare.nan_norm import without_spread
 from parity.compare.swaps import frame_of, picture_of, swaps
 from parity.compare.table import Table, compare_table
 from parity.compare.tensors import measure, relative, unravel
@@ -29,6 +30,7 @@ def compare_tensors(
 ) -> tuple[TensorResult, ...]:
     """Judge every array that the record holds of a stage, then what the run has beyond it."""
     record = stored.record
+    run, known_nan = without_spread(run, stored, case, stage=stage)
     results: list[TensorResult] = []
     keys: dict[int, str] = {}  # place among the results -> what was compared there, if that is one array
     known = set()
@@ -44,7 +46,10 @@ def compare_tensors(
     results = look_closer(results, keys, run, stored)
     extra = sorted(name for name in run.produced.get(stage, ()) if name not in known)
     results += [TensorResult(name, Verdict.EXTRA, tuple(run.tensors[name].shape)) for name in extra]
-    return tuple(results)
+    return tuple(
+        replace(result, note=known_nan) if known_nan and result.name == "parameters.nonfinite" else result
+        for result in results
+    )
 
 
 def _compare_table(run: Run, stored: StoredTensors, key: str, *, mode: str, dtype: str) -> list[TensorResult]:

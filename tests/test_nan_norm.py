@@ -1,0 +1,85 @@
+"""A gradient norm that is NaN: the known deviation explains what it has to, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from parity.cases.base import GRADIENTS, OPTIMIZER_STEP
+from parity.cases.registry import find_case
+from parity.compare.stage import compare_tensors
+from parity.compare.verdicts import worst
+from parity.engines.base import Run
+from parity.records.layout import StoredTensors
+from parity.records.locate import default_fixtures
+from parity.records.store import Record
+
+CASE = find_case("ddq_rcnn_r50_36e")
+
+
+@pytest.fixture
+def stored() -> StoredTensors:
+    return StoredTensors(Record(default_fixtures() / CASE.id / "train-no-object"))
+
+
+@pytest.fixture
+def spread(stored: StoredTensors) -> Run:
+    """What torch 1.10 and later make of the legacy engine's step: every number of every trained parameter is NaN."""
+    record = stored.record
+    keys = list(record.keys(stage=OPTIMIZER_STEP, role="output", mode="cascade"))
+    run = Run({record.entries[key].name: stored[key].clone() for key in keys})
+    run.rows = {name: tuple(record.rows(f"{OPTIMIZER_STEP}/{name}")) for name in ("parameters", "settings")}
+    run.rows[GRADIENTS] = tuple(record.rows(f"{GRADIENTS}/{GRADIENTS}"))
+    numbers = (run.tensors["parameters"] != 0.0) & trained(run)[:, None]
+    run.tensors["parameters.nonfinite"][numbers] = 1
+    run.tensors["parameters"][numbers] = 0.0
+    return run
+
+
+def trained(run: Run) -> torch.Tensor:
+    return torch.tensor([row in set(run.rows[GRADIENTS]) for row in run.rows["parameters"]])
+
+
+def judge(run: Run, stored: StoredTensors, deviations: tuple[object, ...] = CASE.deviations) -> tuple[bool, str]:
+    case = replace(CASE, deviations=deviations)
+    results = compare_tensors(run, stored, case, stage=OPTIMIZER_STEP, mode="cascade", dtype="fp64")
+    notes = [result.note for result in results if result.note.startswith("known deviation")]
+    return worst(result.verdict for result in results).passes, "".join(notes)
+
+
+def test_it_passes_where_it_is_declared_and_is_told(spread: Run, stored: StoredTensors) -> None:
+    passes, note = judge(spread, stored)
+    assert passes
+    assert "the gradient norm NaN: torch 1.9 then clips nothing" in note
+
+
+def test_it_diverges_where_it_is_not_declared(spread: Run, stored: StoredTensors) -> None:
+    assert judge(spread, stored, ()) == (False, "")
+
+
+def test_a_step_like_the_legacys_needs_no_explanation(spread: Run, stored: StoredTensors) -> None:
+    for name in ("parameters", "parameters.nonfinite"):
+        spread.tensors[name] = stored[f"{OPTIMIZER_STEP}/{name}"].clone()
+    assert judge(spread, stored) == (True, "")
+
+
+def nan_in_a_frozen_one(run: Run) -> None:
+    run.tensors["parameters.nonfinite"][~trained(run)] = 1
+
+
+def number_in_a_trained_one(run: Run) -> None:
+    row, column = (run.tensors["parameters.nonfinite"] == 1).nonzero()[-1].tolist()
+    run.tensors["parameters.nonfinite"][row, column] = 0
+
+
+def another_frozen_one(run: Run) -> None:
+    run.tensors["parameters"][(~trained(run)).nonzero()[0, 0], 0] += 1e-3
+
+
+@pytest.mark.parametrize("change", [nan_in_a_frozen_one, number_in_a_trained_one, another_frozen_one])
+def test_what_else_differs_diverges(change: Callable[[Run], None], spread: Run, stored: StoredTensors) -> None:
+    change(spread)
+    assert not judge(spread, stored)[0]
