@@ -191,6 +191,23 @@ def test_a_green_run_of_another_series_does_not_hide_a_red_one(tmp_path: Path) -
     assert "On cpu, live: the same" in re.sub(r"<[^>]*>", "", page)
 
 
+def test_a_green_run_of_a_part_does_not_hide_a_red_one(tmp_path: Path) -> None:
+    night(tmp_path, 3)
+    night(tmp_path, 4, check("backbone"), check("encoder", OFF), check("decoder"))
+    night(tmp_path, 5, check("backbone"))
+    page = re.sub(r"<[^>]*>", "", update_history(tmp_path).read_text("utf-8"))
+    assert "The engines are not the same" in page
+    assert re.search(r"not the same since\s+2026-11-04", page)
+    night(tmp_path, 6, check("encoder"))
+    assert "The engines are the same" in re.sub(r"<[^>]*>", "", update_history(tmp_path).read_text("utf-8"))
+
+
+def test_a_check_that_is_no_more_is_forgotten_with_the_next_whole_run(tmp_path: Path) -> None:
+    night(tmp_path, 3, check("neck", OFF))
+    night(tmp_path, 4)
+    assert "The engines are the same" in re.sub(r"<[^>]*>", "", update_history(tmp_path).read_text("utf-8"))
+
+
 def test_only_pages_that_are_there_are_linked(tmp_path: Path) -> None:
     (night(tmp_path, 3) / "index.html").write_text("")
     night(tmp_path, 4)
@@ -245,6 +262,7 @@ def test_a_run_in_reports_brings_the_history_up_to_date(tmp_path: Path) -> None:
         f"report: {tmp_path / 'reports' / 'today' / 'index.html'}",
         f"history: {tmp_path / 'reports' / 'index.html'}",
     ]
+    assert 'href="../index.html">Since when?' in (tmp_path / "reports" / "today" / "index.html").read_text("utf-8")
     assert re.search(r'href="today/index.html"', (tmp_path / "reports" / "index.html").read_text("utf-8"))
     assert read_report(tmp_path / "reports" / "today") == run_of()
 

@@ -178,7 +178,7 @@ def test_the_folder_of_a_run_is_read_as_its_results(tmp_path: Path) -> None:
         ('"verdict": "diverged"', '"verdict": "splendid"'),
         ('"tensors"', '"arrays"'),
         ('"environment"', '"surroundings"'),
-        ('"minimum_budget"', '"most"'),
+        ('"mode"', '"manner"'),
         ('"stage"', '"step"'),
     ],
 )
@@ -237,3 +237,13 @@ def test_a_value_of_a_wrong_type_is_refused(tmp_path: Path, part: str, value: ob
     (tmp_path / "results.json").write_text(json.dumps(plain))
     with pytest.raises(ParityError, match=r"results\.json is damaged \("):
         read_report(tmp_path / "results.json")
+
+
+def test_what_a_later_version_adds_is_passed_over(tmp_path: Path) -> None:
+    result = StageResult("c", "r", "s", "isolated", "fp64", "cpu", 1.0, (TensorResult("t", Verdict.WITHIN_BUDGET, ()),))
+    report = Report({"when": "today"}, (result,))
+    plain = json.loads(to_json(report))
+    for holder in (plain, plain["results"][0], plain["results"][0]["tensors"][0]):
+        holder["brand_new"] = [1]
+    (tmp_path / "results.json").write_text(json.dumps(plain))
+    assert read_report(tmp_path / "results.json") == report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -35,5 +36,7 @@ def _begin(options: argparse.Namespace) -> None:
     """Make a process ready: the user's own cases, and its share of the cores."""
     import torch
 
+    if not options.debug:  # as in the process that asks
+        warnings.simplefilter("ignore")
     use_folders([*named_folders(), *options.case_folders])
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.jobs))

@@ -21,9 +21,10 @@ _COMMIT = "commit"
 
 @dataclass(frozen=True)
 class Standing:
-    """How it stands on one device: the newest run, and what is different from the last green one before it.
+    """How it stands on one device: the run that decides, and what is different from the last green one before it.
 
     Attributes:
+        run: the newest one, unless one before it failed in what nobody checked again.
         since: the run with which the present state, same or not, began; ``runs`` of it followed one another.
         green: the last green run that the newest one can be compared with, if there is any.
         changes: what changed since then, the worse first.
@@ -108,13 +109,35 @@ def _link(run: Run, linked: set[tuple[str, str]]) -> str:
 
 def _standing(history: History, device: str) -> Standing:
     runs = [run for run in history.runs if run.device == device]
-    newest, since, count = runs[-1], runs[-1], 0
-    for run in reversed(runs):
-        if run.passes != newest.passes:
+    deciding = _deciding(history, runs)
+    since, count = deciding, 0
+    for run in reversed(runs[: runs.index(deciding) + 1]):
+        if run.passes != deciding.passes:
             break
         since, count = run, count + 1
-    green = last_green(history, newest)
-    return Standing(newest, since, count, green, changed(history, green, newest) if green else ())
+    green = last_green(history, deciding)
+    return Standing(deciding, since, count, green, changed(history, green, deciding) if green else ())
+
+
+def _deciding(history: History, runs: Sequence[Run]) -> Run:
+    """Return the newest run, or the one whose failures, in checks or AP, no later one looked at again.
+
+    A green run of one stage does not make a red night good. A run of as many checks as ever settles them all, so that
+    what is checked no more is forgotten.
+    """
+    again: set[str] = set()
+    measured = False
+    most = max(run.ran for run in runs)
+    for run in reversed(runs):
+        checks = checks_of_run(history, run)
+        failed = {name for name, found in checks.items() if not found.verdict.passes}
+        if failed - again or (run.problems and not measured):
+            return run
+        again |= checks.keys()
+        measured = measured or bool(run.ap)
+        if run.ran == most:
+            break
+    return runs[-1]
 
 
 def changed(history: History, before: Run, after: Run) -> list[Change]:

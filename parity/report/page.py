@@ -34,18 +34,27 @@ SCRIPTS = (
 Shown = Sequence[Mapping[str, Any]]
 
 
-def write_report(report: Report, folder: Path, *, curves: Sequence[Curve] = (), run_folder: Path | None = None) -> Path:
+def write_report(
+    report: Report,
+    folder: Path,
+    *,
+    curves: Sequence[Curve] = (),
+    run_folder: Path | None = None,
+    history: bool = False,
+) -> Path:
     """Write ``results.json``, ``index.html`` and the plots' script into ``folder``; return the page's path.
 
     Each file is written beside its place and then renamed, so that none is ever half there. What ``parity locate
-    --json`` and ``parity ap`` left in the run's folder (``folder``, if none is given) is shown with it.
+    --json`` and ``parity ap`` left in the run's folder (``folder``, if none is given) is shown with it;
+    with ``history``, the page links to that of the folder above.
 
     Raises:
         ParityError: a file cannot be written, or what those left is damaged.
     """
     write_text(folder / RESULTS, to_json(report))
     run_folder = run_folder or folder
-    page = render(report, curves=curves, located=read_located(run_folder), ap=read_shown(run_folder))
+    located, ap = read_located(run_folder), read_shown(run_folder)
+    page = render(report, curves=curves, located=located, ap=ap, history=history)
     plotly_script(folder)
     return write_text(folder / "index.html", page)
 
@@ -57,10 +66,17 @@ def write_curves(curves: Sequence[Curve], folder: Path) -> Path:
     )
 
 
-def render(report: Report, *, curves: Sequence[Curve] = (), located: Located | None = None, ap: Shown = ()) -> str:
+def render(
+    report: Report,
+    *,
+    curves: Sequence[Curve] = (),
+    located: Located | None = None,
+    ap: Shown = (),
+    history: bool = False,
+) -> str:
     """Return the page as HTML. All names and notes are escaped; nothing comes from a network."""
     jinja = _environment()
-    view = {**_view(report, located or {}), **curves_view(curves), **_scripts(), **ap_view(ap)}
+    view = {**_view(report, located or {}), **curves_view(curves), **_scripts(), **ap_view(ap), "history": history}
     return jinja.get_template("report.html.j2").render(view)
 
 

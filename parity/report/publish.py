@@ -21,7 +21,8 @@ def publish(
     The history beside the run is brought up to date if there is one, or if the run lies in a folder called
     ``reports``: whoever writes a run to /tmp/x does not want a page in /tmp.
     """
-    yield f"report: {write_report(report, folder, curves=curves, run_folder=run_folder)}"
+    history = keeps_history(folder)
+    yield f"report: {write_report(report, folder, curves=curves, run_folder=run_folder, history=history)}"
     yield from remembered(folder)
 
 

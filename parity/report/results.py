@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +178,17 @@ def _writable(value: Any) -> Any:
 
 def stage_from_json(plain: Mapping[str, Any]) -> StageResult:
     """Return one stage's result from its JSON object."""
-    known = {key: value for key, value in plain.items() if key != "verdict"}
-    tensors = tuple(TensorResult(**_read(tensor)) for tensor in known.pop("tensors"))
-    decisions = tuple(DecisionResult(**_read(decision)) for decision in known.pop("decisions"))
-    notes = tuple(known.pop("notes", ()))
-    return StageResult(**known, tensors=tensors, decisions=decisions, notes=notes)
+    known = _known(StageResult, plain)
+    known["tensors"] = tuple(TensorResult(**_known(TensorResult, _read(tensor))) for tensor in plain["tensors"])
+    known["decisions"] = tuple(DecisionResult(**_known(DecisionResult, _read(one))) for one in plain["decisions"])
+    known["notes"] = tuple(plain.get("notes", ()))
+    return StageResult(**known)
+
+
+def _known(kind: type[Any], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what this version knows of an object: a later one may add properties without a new schema number."""
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in plain.items() if name in names}
 
 
 def stage_to_json(result: StageResult) -> dict[str, Any]:

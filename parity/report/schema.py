@@ -45,6 +45,7 @@ def results_schema() -> dict[str, Any]:
         "properties": {
             "schema": {"const": SCHEMA},
             "environment": _environment(),
+            "seconds": {"type": "number", "description": "wall time of the run, 0 where unknown"},
             "results": {"type": "array", "items": stage},
         },
         "$defs": definitions,
