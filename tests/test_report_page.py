@@ -160,6 +160,7 @@ def test_causes_and_known_deviations_have_their_sections():
     assert "encoder (record padded) float32 islands differ" in text
     assert "mask (padded, encoder; 1 check) mmdet 3.3 passes no mask" in text
     assert 'id="causes"' not in page_of(stage())
+    assert 'id="causes"' not in page_of(stage("encoder", known, notes=(f"mask: {known.note}",)))
     assert 'id="deviations"' not in page_of(stage(), stage("neck", SHAPE))
 
 

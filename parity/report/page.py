@@ -133,10 +133,16 @@ def _view(report: Report, located: Located) -> dict[str, Any]:
 
 
 def _causes(checks: Sequence[Check]) -> list[tuple[str, str, list[str]]]:
-    """Return (stage, note, records) of what explains a difference."""
+    """Return (stage, note, records) of what explains a difference.
+
+    Known deviations of tensors have a section of their own.
+    """
     found: dict[tuple[str, str], list[str]] = {}
     for check in checks:
+        known = {f"{tensor.name}: {tensor.note}" for tensor in check.result.tensors if tensor.note}
         for note in check.result.notes:
+            if note in known:
+                continue
             found.setdefault((check.result.stage, note), []).append(check.result.record)
     return [(stage, note, unique(records)) for (stage, note), records in found.items()]
 
