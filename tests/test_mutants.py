@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -358,3 +362,37 @@ def test_survivors_and_misplaced_are_told_apart() -> None:
     elsewhere = Catch("tiny", "isolated", "fp64", "backbone", "c5: diverged")
     report = MutationReport({}, [outcome(), outcome(explained="equivalent"), outcome(catch=elsewhere)])
     assert (len(report.survivors), len(report.unexplained), len(report.misplaced())) == (2, 1, 1)
+
+
+def test_processes_of_jobs_end_with_the_command(tmp_path: Path) -> None:
+    """Killed in the middle, it leaves nothing behind that goes on for minutes."""
+    (tmp_path / "mine.py").write_text(MINE.format(amount=1e-4))
+    words = ["mutate", FCN, "--from", str(tmp_path / "mine.py"), "--jobs", "2"]
+    command = subprocess.Popen([sys.executable, "-m", "parity", *words], stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 300
+    while not (children := _spawned_by(command.pid)) and time.monotonic() < until:
+        time.sleep(0.05)
+    command.kill()
+    command.wait()
+    assert children
+    while any(map(_runs, children)):
+        assert time.monotonic() < until, "a process outlived the command"
+        time.sleep(0.05)
+
+
+def _spawned_by(parent: int) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            words = status.read_text().rpartition(")")[2].split()
+            command = (status.parent / "cmdline").read_bytes()
+            if int(words[1]) == parent and b"spawn_main" in command:
+                found.append(int(status.parent.name))
+    return found
+
+
+def _runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

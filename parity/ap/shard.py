@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib
 import json
-import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +18,7 @@ from parity.ap.frames import Detections, PartWriter, part_path
 from parity.ap.run import Image, Job
 from parity.cases.outside import outside_folders, use_folders
 from parity.errors import ParityError
+from parity.orphans import end_with_parent
 
 REASON = "failed: "  # begins the line of a log that says why
 AT_ONCE = 4  # images a request; as many again are loaded meanwhile
@@ -146,16 +144,6 @@ def open_detector(job: Job, device: str) -> Detector:
     return session  # type: ignore[no-any-return]
 
 
-def _end_with_parent(parent: int) -> None:
-    """Have the kernel end this process when its parent is gone: two runs must not write at once."""
-    try:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    except (OSError, AttributeError):
-        return
-    if parent and os.getppid() != parent:  # it was gone before the kernel was told
-        sys.exit(f"{REASON}process {parent}, which started this one, is gone")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one share, described by a plan that the launcher wrote; the reason of a failure goes into a file."""
     parser = argparse.ArgumentParser()
@@ -165,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", required=True)
     parser.add_argument("--parent", type=int, default=0)
     options = parser.parse_args(arguments)
-    _end_with_parent(options.parent)
+    end_with_parent(options.parent)  # two runs must not write at once
     plan = json.loads(options.plan.read_text())
     use_folders(map(Path, plan["cases"]))
     images = share([Image(*image) for image in plan["images"]], rank=options.rank, world=options.world)

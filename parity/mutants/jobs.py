@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from parity.cases.outside import named_folders, use_folders
 from parity.errors import ParityError
+from parity.orphans import end_with_parent
 
 T = TypeVar("T")
 Work = Callable[[argparse.Namespace, str], T]
@@ -28,14 +29,15 @@ def each_case(work: Work[T], options: argparse.Namespace, case_ids: Sequence[str
         raise ParityError(f"--jobs {options.jobs}: at least 1")
     if options.jobs == 1:
         return [work(options, case_id) for case_id in case_ids]
-    with ProcessPoolExecutor(options.jobs, get_context("spawn"), _begin, (options,)) as pool:
+    with ProcessPoolExecutor(options.jobs, get_context("spawn"), _begin, (options, os.getpid())) as pool:
         return list(pool.map(partial(work, options), case_ids))
 
 
-def _begin(options: argparse.Namespace) -> None:
+def _begin(options: argparse.Namespace, parent: int) -> None:
     """Make a process ready: the user's own cases, and its share of the cores."""
     import torch
 
+    end_with_parent(parent)
     if not options.debug:  # as in the process that asks
         warnings.simplefilter("ignore")
     use_folders([*named_folders(), *options.case_folders])
