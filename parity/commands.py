@@ -125,7 +125,6 @@ def _parse_objects(text: str, images: int) -> tuple[int, ...]:
 def check(options: argparse.Namespace) -> bool:
     """Judge the new engine as the options ask; print, write what was asked for; return whether all passed."""
     require_place(options.json, "--json")
-    require_place(options.junit, "--junit")
     if options.steps < 1:
         raise ParityError(f"--steps {options.steps}: compare 1 step or more")
     fixtures = options.fixtures or default_fixtures()

@@ -230,7 +230,6 @@ def test_there_is_no_progress_bar_where_stderr_is_no_terminal(parity_command: Co
     [
         (("--stage", "loss", "--mode", "isolated"), "--stage loss --mode isolated: no record of"),
         (("--stage", "trajectory", "--steps", "0"), "--steps 0: compare 1 step or more"),
-        (("--junit", "no/such/junit.xml"), "--junit no/such/junit.xml: no/such is no folder"),
     ],
 )
 def test_a_check_that_would_compare_nothing_is_one_line(
@@ -269,6 +268,15 @@ def test_all_well_is_exit_status_0(parity_command: Command, copied_record: Path,
     written = json.loads(target.read_text())
     assert written["schema"] == 2
     assert [result["stage"] for result in written["results"]] == ["preprocess"]
+
+
+def test_the_night_writes_its_junit_into_the_folder_that_the_run_makes(
+    parity_command: Command, copied_record: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "reports" / "tonight"
+    words = ("--report-dir", run, "--junit", run / "junit.xml")
+    assert parity_command("check", "--fixtures", copied_record.parents[1], *FAST, *words)[0] == 0
+    assert {"junit.xml", "results.json", "index.html"} <= {path.name for path in run.iterdir()}
 
 
 def alter_stored(folder: Path, key: str, *, by: float) -> None:

@@ -31,6 +31,7 @@ def spread(stored: StoredTensors) -> Run:
     record = stored.record
     keys = list(record.keys(stage=OPTIMIZER_STEP, role="output", mode="cascade"))
     run = Run({record.entries[key].name: stored[key].clone() for key in keys})
+    run.tensors["norm.nonfinite"] = torch.tensor(1)
     run.rows = {name: tuple(record.rows(f"{OPTIMIZER_STEP}/{name}")) for name in ("parameters", "settings")}
     run.rows[GRADIENTS] = tuple(record.rows(f"{GRADIENTS}/{GRADIENTS}"))
     numbers = (run.tensors["parameters"] != 0.0) & trained(run)[:, None]
@@ -75,11 +76,17 @@ def number_in_a_trained_one(run: Run) -> None:
     run.tensors["parameters.nonfinite"][row, column] = 0
 
 
+def a_norm_that_is_a_number(run: Run) -> None:
+    del run.tensors["norm.nonfinite"]
+
+
 def another_frozen_one(run: Run) -> None:
     run.tensors["parameters"][(~trained(run)).nonzero()[0, 0], 0] += 1e-3
 
 
-@pytest.mark.parametrize("change", [nan_in_a_frozen_one, number_in_a_trained_one, another_frozen_one])
+@pytest.mark.parametrize(
+    "change", [nan_in_a_frozen_one, number_in_a_trained_one, another_frozen_one, a_norm_that_is_a_number]
+)
 def test_what_else_differs_diverges(change: Callable[[Run], None], spread: Run, stored: StoredTensors) -> None:
     change(spread)
     assert not judge(spread, stored)[0]

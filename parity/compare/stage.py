@@ -30,7 +30,7 @@ def compare_tensors(
 ) -> tuple[TensorResult, ...]:
     """Judge every array that the record holds of a stage, then what the run has beyond it."""
     record = stored.record
-    run, known_nan = without_spread(run, stored, case, stage=stage)
+    run, notes = without_spread(run, stored, case, stage=stage)
     results: list[TensorResult] = []
     keys: dict[int, str] = {}  # place among the results -> what was compared there, if that is one array
     known = set()
@@ -46,10 +46,7 @@ def compare_tensors(
     results = look_closer(results, keys, run, stored)
     extra = sorted(name for name in run.produced.get(stage, ()) if name not in known)
     results += [TensorResult(name, Verdict.EXTRA, tuple(run.tensors[name].shape)) for name in extra]
-    return tuple(
-        replace(result, note=known_nan) if known_nan and result.name == "parameters.nonfinite" else result
-        for result in results
-    )
+    return tuple(replace(result, note=notes.get(result.name, result.note)) for result in results)
 
 
 def _compare_table(run: Run, stored: StoredTensors, key: str, *, mode: str, dtype: str) -> list[TensorResult]:
