@@ -8,13 +8,14 @@ from dataclasses import replace
 from torch import Tensor
 
 from parity.cases.base import Case
-from parity.compare.budgets import Allowance, allowance
+from parity.compare.budgets import allowance
 from parity.compare.closer import look_closer
 from parity.compare.decisions import Choice, Tolerance, is_best_first, judge
 from parity.compare.nan_norm import without_spread
 from parity.compare.swaps import frame_of, picture_of, swaps
 from parity.compare.table import Table, compare_table
-from parity.compare.tensors import measure, relative, unravel
+from parity.compare.tensors import measure, unravel
+from parity.compare.values import judge_values
 from parity.compare.verdicts import Verdict
 from parity.engines.base import Run
 from parity.engines.session import DTYPES
@@ -77,46 +78,14 @@ def _compare_entry(run: Run, stored: StoredTensors, case: Case, key: str, *, mod
     assert actual is not None
     noise = stored.record.noise(key, mode) if _is_float(entry) else None
     allowed = allowance(dtype, mode, stage=entry.stage, expected_max=entry.max, expected_rms=entry.rms, measured=noise)
-    return _explain_square(_judge_values(blank, actual, expected, entry, allowed), actual, expected, case)
+    exact = not _is_float(entry)
+    judged = judge_values(blank, actual, expected, allowed=allowed, expected_rms=entry.rms, exact=exact)
+    judged = replace(judged, worst_index=_index_in_tensor(judged.worst_index, entry))
+    return _explain_square(judged, actual, expected, case)
 
 
 def _is_float(entry: Entry) -> bool:
     return entry.dtype.startswith("float")
-
-
-def _judge_values(
-    blank: TensorResult, actual: Tensor, expected: Tensor, entry: Entry, allowed: Allowance
-) -> TensorResult:
-    limit = allowed.max if _is_float(entry) else 0.0
-    found = measure(actual, expected, allowance=limit)
-    needed = allowed.needed(max_abs=found.max_abs, rms=found.rms) if _is_float(entry) else found.max_abs
-    if not found.finite:
-        verdict = Verdict.NONFINITE
-    elif found.max_abs == 0.0:
-        verdict = Verdict.EQUAL
-    elif _is_float(entry) and needed <= allowed.multiple:
-        verdict = Verdict.WITHIN_BUDGET
-    else:
-        verdict = Verdict.DIVERGED
-    show = found.count == 1 or (not verdict.passes and found.worst_index)
-    return replace(
-        blank,
-        verdict=verdict,
-        max_abs=found.max_abs,
-        rms=found.rms,
-        rel_rms=relative(found.rms, entry.rms),
-        budget=allowed.multiple if _is_float(entry) else 0.0,
-        minimum_budget=needed,
-        worst_index=_index_in_tensor(found.worst_index, entry),
-        count=found.count,
-        over=found.over,
-        floor_max=allowed.floor.max,
-        floor_rms=allowed.floor.rms,
-        expected_rms=entry.rms,
-        actual=float(actual[found.worst_index]) if show else None,
-        expected=float(expected[found.worst_index]) if show else None,
-        nonfinite=found.nonfinite,
-    )
 
 
 def _index_in_tensor(index: tuple[int, ...], entry: Entry) -> tuple[int, ...]:

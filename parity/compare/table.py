@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from parity.compare.budgets import Noise, allowance
-from parity.compare.tensors import measure, relative
+from parity.compare.tensors import measure
+from parity.compare.values import judge_values
 from parity.compare.verdicts import Verdict, worst
 from parity.records.store import family
 from parity.report.results import TensorResult
@@ -102,34 +103,7 @@ def _judge_row(
     allowed = allowance(
         dtype, mode, stage=stage, expected_max=size.expected_max, expected_rms=size.expected_rms, measured=noise
     )
-    error = measure(actual.double(), expected.double(), allowance=allowed.max)
-    needed = allowed.needed(max_abs=error.max_abs, rms=error.rms)
-    verdict = Verdict.DIVERGED
-    if not error.finite:
-        verdict = Verdict.NONFINITE
-    elif error.max_abs == 0.0:
-        verdict = Verdict.EQUAL
-    elif needed <= allowed.multiple:
-        verdict = Verdict.WITHIN_BUDGET
-    show = not verdict.passes
-    return replace(
-        blank,
-        verdict=verdict,
-        max_abs=error.max_abs,
-        rms=error.rms,
-        rel_rms=relative(error.rms, size.expected_rms),
-        budget=allowed.multiple,
-        minimum_budget=needed,
-        worst_index=error.worst_index,
-        count=error.count,
-        over=error.over,
-        floor_max=allowed.floor.max,
-        floor_rms=allowed.floor.rms,
-        expected_rms=size.expected_rms,
-        actual=float(actual[error.worst_index]) if show else None,
-        expected=float(expected[error.worst_index]) if show else None,
-        nonfinite=error.nonfinite,
-    )
+    return judge_values(blank, actual.double(), expected.double(), allowed=allowed, expected_rms=size.expected_rms)
 
 
 def _pooled_noise(truth: Table) -> list[Noise]:
