@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from parity.cases.base import Case
 from parity.cases.registry import find_case
+from parity.clusters.book import Book
 from parity.engines.environment import default_folder, interpreter
 from parity.records.locate import default_fixtures
 from parity.records.store import Record
@@ -80,3 +81,8 @@ def parity_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[in
         return status, out, err
 
     return run
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    return Book(tmp_path / "book")

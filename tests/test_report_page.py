@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import report_tools
+from report_tools import CASE
 from test_ap_result import result as ap_result
 
 from parity.compare.verdicts import Verdict
@@ -21,21 +23,15 @@ from parity.report.page import render, write_report
 from parity.report.plotly import SCRIPT
 from parity.report.results import DecisionResult, Report, StageResult, TensorResult, read_report
 
-CASE = "ddq_detr_4scale_r50_12e"
-FINE = TensorResult(
-    "memory",
-    Verdict.WITHIN_BUDGET,
-    (2, 96, 256),
+FINE = replace(
+    report_tools.FINE,
     max_abs=4e-15,
     rms=1e-15,
     rel_rms=1e-15,
     budget=9000.0,
     minimum_budget=90.0,
-    worst_index=(1, 2, 3),
-    count=49152,
     floor_max=1e-16,
     floor_rms=1.1e-16,
-    expected_rms=1.0,
     unit="activation",
 )
 OFF = replace(
