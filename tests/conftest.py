@@ -63,11 +63,24 @@ def browser() -> Iterator[Any]:
     chromium = os.environ.get("PARITY_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("needs Chromium: apt-get install chromium, or name one by PARITY_CHROMIUM")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
-    with playwright.sync_playwright() as started:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
         opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def window(browser: Any) -> Iterator[Any]:
+    """Return a `browser_window.Window`; fail if its pages complain or ask for anything but their own files."""
+    from browser_window import Window
+
+    window = Window(browser)
+    yield window
+    window.close()
+    assert window.said == []
+    assert window.asked == []
 
 
 @pytest.fixture

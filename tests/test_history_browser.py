@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from browser_window import DESK, PHONE, SCREENSHOTS, Window
+from playwright.sync_api import Page, expect
 from report_tools import FINE, OFF, SCRIPT, check, run_of, written
 
 from parity.report.history_page import update_history
-
-SCREENSHOTS = Path(__file__).resolve().parents[1] / "build" / "screenshots"  # CI keeps them
 
 
 @pytest.fixture(scope="module")
@@ -35,78 +34,74 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return update_history(folder)
 
 
-@pytest.fixture(params=[1280, 375])
-def opened(browser: Any, page_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Open the page; fail if it reports an error or asks for anything but its own files."""
-    page = browser.new_page(viewport={"width": request.param, "height": 900})
-    errors: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(page_path.as_uri())
-    page.wait_for_selector("html[data-drawn]", timeout=20000)
-    yield page
-    assert errors == []
-    assert asked
-    assert all(url.startswith(("file:", "data:", "blob:")) for url in asked), asked
-    page.close()
+def show(window: Window, path: Path, *, width: int = DESK, dark: bool = False) -> Page:
+    page = window.show(path, width=width, dark=dark)
+    expect(page.locator("html[data-drawn]")).to_have_count(1)
+    return page
 
 
-def test_it_draws_all_cases_and_fits_the_window(opened: Any) -> None:
-    assert opened.title() == "The engines are not the same · history · parity"
-    rows = opened.locator("#map .yaxislayer-above text, #map .ytick text").all_text_contents()
-    assert SCRIPT in rows
-    assert opened.locator("#lines .scatterlayer .trace").count() >= 4
-    opened.screenshot(path=SCREENSHOTS / f"history-{opened.viewport_size['width']}.png", full_page=True)
+@pytest.fixture(params=[DESK, PHONE])
+def opened(window: Window, page_path: Path, request: pytest.FixtureRequest) -> Page:
+    """Open the history in a window of that width."""
+    return show(window, page_path, width=request.param)
+
+
+def told(page: Page, figure: str) -> list[list[str]]:
+    """Return the cells of the figures as text, once they are of what was chosen."""
+    text = page.locator("#text")
+    expect(text).to_have_value(re.compile(figure))
+    return [line.split("\t") for line in text.input_value().splitlines()]
+
+
+def test_it_draws_all_cases_and_fits_the_window(opened: Page) -> None:
+    expect(opened).to_have_title("The engines are not the same · history · parity")
+    expect(opened.locator("#map .ytick text", has_text=SCRIPT)).to_have_count(1)
+    expect(opened.locator("#lines .scatterlayer .trace").nth(3)).to_be_attached()
+    size = opened.viewport_size
+    assert size is not None
+    opened.screenshot(path=SCREENSHOTS / f"history-{size['width']}.png", full_page=True)
     width = opened.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width[0] <= width[1], "the page is wider than the window"
 
 
-def test_choosing_a_case_and_a_stage_tells_those_figures(opened: Any) -> None:
+def test_choosing_a_case_and_a_stage_tells_those_figures(opened: Page) -> None:
     opened.select_option("#case", "ddq_detr_4scale_r50_12e")
     opened.select_option("#stage", "encoder")
-    rows = [line.split("\t") for line in opened.locator("#text").input_value().splitlines()]
-    assert rows[0] == ["run", "when", "padded isolated fp32", "padded cascade fp32"]
+    rows = told(opened, "^run\twhen\tpadded isolated fp32\tpadded cascade fp32\n")
     assert rows[1] == ["2026-11-01", "2026-11-01 02:00", "0.04", "0.25"]
     assert rows[12] == ["2026-11-12", "2026-11-12 02:00", "10 ✕", "0.25"]
     opened.select_option("#figure", "seconds")
-    assert opened.locator("#text").input_value().splitlines()[1].endswith("\t6")
+    assert told(opened, "time of all checks")[1][-1] == "6"
     opened.select_option("#case", "all")
     opened.select_option("#figure", "ap")
-    rows = [line.split("\t") for line in opened.locator("#text").input_value().splitlines()]
+    rows = told(opened, "AP legacy")
     assert rows[0][2:] == ["ddq_fcn_r50_12e AP legacy", "ddq_fcn_r50_12e AP new", "ddq_fcn_r50_12e matched"]
     assert rows[12][2:] == ["41.12", "41.12", "100"]
     opened.select_option("#span", "30")
-    assert len(opened.locator("#text").input_value().splitlines()) == 13
+    assert len(told(opened, "AP legacy")) == 13
 
 
-def test_the_tables_narrow_down_and_lead_to_the_run(opened: Any) -> None:
+def test_the_tables_narrow_down_and_lead_to_the_run(opened: Page) -> None:
+    runs = opened.locator("#runs tbody tr:visible")
     opened.select_option("#which", "bad")
-    assert opened.locator("#runs tbody tr:visible").count() == 2
+    expect(runs).to_have_count(2)
     opened.select_option("#which", "changed")
-    assert opened.locator("#runs tbody tr:visible").count() == 1
-    assert "torch" in opened.locator("#surroundings").inner_text()
+    expect(runs).to_have_count(1)
+    expect(opened.locator("#surroundings")).to_contain_text("torch")
     opened.select_option("#which", "")
     opened.locator("#runs a").first.click()
-    assert opened.title() == "the run"
+    expect(opened).to_have_title("the run")
 
 
-def test_without_plotly_the_tables_are_still_there(browser: Any, page_path: Path, tmp_path: Path) -> None:
-    alone = Path(shutil.copy(page_path, tmp_path / "index.html"))
-    page = browser.new_page()
-    page.goto(alone.as_uri())
-    page.wait_for_selector("html[data-drawn]", timeout=20000)
-    assert page.locator("#no-plotly").is_visible()
-    assert page.locator("#runs tbody tr").count() == 12
-    page.close()
+def test_without_plotly_the_tables_are_still_there(window: Window, page_path: Path, tmp_path: Path) -> None:
+    page = show(window, Path(shutil.copy(page_path, tmp_path / "index.html")))
+    expect(page.locator("#no-plotly")).to_be_visible()
+    expect(page.locator("#runs tbody tr")).to_have_count(12)
+    assert [line for line in window.said if "ERR_FILE_NOT_FOUND" in line] == window.said
+    window.said.clear()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_themes_have_their_own_colours(browser: Any, page_path: Path, scheme: str) -> None:
-    page = browser.new_page(color_scheme=scheme)
-    page.goto(page_path.as_uri())
-    page.wait_for_selector("html[data-drawn]", timeout=20000)
-    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert colour == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 23, 29)"}[scheme]
-    page.close()
+@pytest.mark.parametrize("dark", [False, True])
+def test_both_themes_have_their_own_colours(window: Window, page_path: Path, dark: bool) -> None:
+    colour = "rgb(18, 23, 29)" if dark else "rgb(255, 255, 255)"
+    expect(show(window, page_path, dark=dark).locator("body")).to_have_css("background-color", colour)
