@@ -9,7 +9,7 @@ from pathlib import Path
 
 from parity import __version__
 
-_PATIENCE = 10.0  # seconds: a driver that hangs must not hold up the run
+_PATIENCE = 60.0  # seconds: a driver that hangs must not hold up the run
 
 
 def provenance(device: str, *, folder: Path | None = None) -> dict[str, str]:

