@@ -3,17 +3,18 @@
 Names and shapes do not tell: norms of one width load swapped without complaint. So two parameters of the
 converted weights are swapped in the built model, and the stages that use either are checked on a record.
 Which stage uses which parameter is observed, not read off its name: a refinement branch of the head, say,
-is called by the query selection and the decoder too.
+is called by the query selection and the decoder too. What inference does not notice, training does: a branch that
+serves training only has its terms in the loss, and of two shifts of one sum the step moves each from its own value.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -22,9 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from parity.cases.base import Case
 from parity.check import Checker
+from parity.engines.session import Session
 from parity.errors import ParityError
-from parity.records.kinds import ISOLATED
+from parity.records.kinds import CASCADE, ISOLATED
 from parity.records.store import Record
+from parity.report.results import StageResult
 
 Pair = tuple[str, str]
 
@@ -45,13 +48,15 @@ class Swap:
     Attributes:
         stage: the stage that noticed, empty if none did.
         how: the tensor or decision that diverged, or the error that the engine raised.
-        uses: parameter -> the stages that were seen to use it.
+        uses: parameter -> the stages of inference that were seen to use it.
+        trained: whether training was asked, too, after inference had noticed nothing.
     """
 
     pair: Pair
     stage: str
     how: str
     uses: Mapping[str, tuple[str, ...]]
+    trained: bool = False
 
     @property
     def caught(self) -> bool:
@@ -64,6 +69,8 @@ class Swap:
         unused = [name for name in self.pair if not self.uses[name]]
         if self.caught:
             return ""
+        if self.trained:
+            return "unexplained: a training step with them swapped is the same, too"
         if len(unused) == len(self.pair):
             return "no stage uses either of them: they serve training only (NaN in their place changes nothing)"
         for pattern, other, reason in EXCHANGEABLE:
@@ -75,6 +82,9 @@ class Swap:
 class Swaps:
     """Swaps parameters of one case's new engine on one record, in float64; the model is built once.
 
+    ``training`` is the record of a training step that is checked with what inference does not notice; the model is
+    built anew for each of these.
+
     Raises:
         ParityError: a stage diverges before anything is swapped.
 
@@ -85,9 +95,11 @@ class Swaps:
             print(swaps.try_pair(pair).caught)
     """
 
-    def __init__(self, case: Case, record: Record, *, device: str = "cpu") -> None:
+    def __init__(self, case: Case, record: Record, *, training: Record | None = None, device: str = "cpu") -> None:
         self.case = case
         self.record = record
+        self.training = training
+        self.device = device
         self.checker = _QuickChecker(case, device=device)
         self.model: Any = self.checker.prepared(record, "fp64")[0].model
         self.tensors: dict[str, Tensor] = self.model.state_dict(keep_vars=True)
@@ -113,7 +125,11 @@ class Swaps:
         return [pair for pair in found if self.tensors[pair[0]] is not self.tensors[pair[1]]]
 
     def try_pair(self, pair: Pair) -> Swap:
-        """Swap two parameters, check the stages that use either until one diverges, and swap them back."""
+        """Swap two parameters, check the stages that use either until one diverges, and swap them back.
+
+        Raises:
+            ParityError: training diverges before anything is swapped.
+        """
         used = {stage for name in pair for stage in self.uses[name]}
         if not used and not self.unused_are_inert:
             used = set(self.case.stage_names())
@@ -124,7 +140,9 @@ class Swaps:
                 how = self._divergence(stage)
                 if how:
                     return Swap(pair, stage, how, uses)
-        return Swap(pair, "", "", uses)
+        if self.training is None:
+            return Swap(pair, "", "", uses)
+        return Swap(pair, *self._trained(self.training, pair), uses, trained=True)
 
     def unused(self) -> list[str]:
         """Return the names of the parameters and statistics that no stage was seen to use."""
@@ -140,12 +158,23 @@ class Swaps:
             return not any(self._divergence(stage) for stage in self.case.stage_names())
 
     def _divergence(self, stage: str) -> str:
-        try:
-            (result,) = self.checker.check(self.record, mode=ISOLATED, dtype="fp64", stages=[stage])
-        except Exception as error:  # a swapped statistic may well make an operator refuse its input
-            return f"{type(error).__name__}: {error}"
-        tensors = [tensor.name for tensor in result.tensors if not tensor.verdict.passes]
-        return next(iter(tensors + [made.name for made in result.decisions if not made.verdict.passes]), "")
+        check = partial(self.checker.check, self.record, mode=ISOLATED, dtype="fp64", stages=[stage])
+        return _first_divergence(check)[1]
+
+    def _trained(self, record: Record, pair: Pair) -> tuple[str, str]:
+        """Return the training stage that notices the swap, and how; both empty if none does."""
+        stage, how = self._unswapped_training
+        if stage:
+            raise ParityError(f"{self.case.id}: {stage} of {record.id} diverges before anything is swapped: {how}")
+        return self._train(record, pair)
+
+    @cached_property
+    def _unswapped_training(self) -> tuple[str, str]:
+        return self._train(self.training, None) if self.training is not None else ("", "")
+
+    def _train(self, record: Record, pair: Pair | None) -> tuple[str, str]:
+        checker = _SwappedChecker(self.case, pair, device=self.device)
+        return _first_divergence(partial(checker.check, record, mode=CASCADE, dtype="fp64"))
 
     def _observe(self) -> dict[str, tuple[str, ...]]:
         uses: dict[str, tuple[str, ...]] = dict.fromkeys(self.tensors, ())
@@ -159,6 +188,19 @@ class Swaps:
         return uses
 
 
+def _first_divergence(check: Callable[[], Iterable[StageResult]]) -> tuple[str, str]:
+    """Return the first stage that does not pass, with its tensor or decision; or what the engine raised."""
+    try:
+        for result in check():
+            tensors = [tensor.name for tensor in result.tensors if not tensor.verdict.passes]
+            decisions = [made.name for made in result.decisions if not made.verdict.passes]
+            for name in tensors + decisions:
+                return result.stage, name
+    except Exception as error:  # a swapped statistic may well make an operator refuse its input
+        return "a stage", f"{type(error).__name__}: {error}"
+    return "", ""
+
+
 class _QuickChecker(Checker):
     """Leaves away the replays that only explain a difference."""
 
@@ -166,21 +208,36 @@ class _QuickChecker(Checker):
         return ()
 
 
+class _SwappedChecker(Checker):
+    """Exchanges two parameters of every model that it fills."""
+
+    def __init__(self, case: Case, pair: Pair | None, *, device: str) -> None:
+        super().__init__(case, device=device)
+        self._pair = pair
+
+    def _prepare(self, record: Record, dtype: str) -> Session:
+        session = super()._prepare(record, dtype)
+        if self._pair:
+            tensors = session.model.state_dict(keep_vars=True)
+            _exchange(*(tensors[name] for name in self._pair))
+        return session
+
+
 @contextmanager
 def swapped(first: Tensor, second: Tensor) -> Iterator[None]:
     """Exchange the values of two tensors of one shape for the time of the block."""
-
-    def exchange() -> None:
-        with torch.no_grad():
-            kept = first.clone()
-            first.copy_(second)
-            second.copy_(kept)
-
-    exchange()
+    _exchange(first, second)
     try:
         yield
     finally:
-        exchange()
+        _exchange(first, second)
+
+
+def _exchange(first: Tensor, second: Tensor) -> None:
+    with torch.no_grad():
+        kept = first.clone()
+        first.copy_(second)
+        second.copy_(kept)
 
 
 class _Used(TorchDispatchMode):  # type: ignore[no-untyped-call]
