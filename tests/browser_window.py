@@ -9,8 +9,8 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 DESK, PHONE = 1280, 375
 TIMEOUT = 60_000  # milliseconds: a busy machine is no failure
 LOCAL = ("file:", "data:", "blob:")
-expect.set_options(timeout=TIMEOUT)
 SCREENSHOTS = Path(__file__).resolve().parents[1] / "build" / "screenshots"  # CI keeps them
+expect.set_options(timeout=TIMEOUT)
 
 
 class Window:

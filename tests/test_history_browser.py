@@ -55,7 +55,7 @@ def told(page: Page, figure: str) -> list[list[str]]:
 
 def test_it_draws_all_cases_and_fits_the_window(opened: Page) -> None:
     expect(opened).to_have_title("The engines are not the same · history · parity")
-    expect(opened.locator("#map .ytick text", has_text=SCRIPT)).to_have_count(1)
+    expect(opened.locator("#map .ytick text", has_text=re.compile(f"^{re.escape(SCRIPT)}$"))).to_have_count(1)
     expect(opened.locator("#lines .scatterlayer .trace").nth(3)).to_be_attached()
     size = opened.viewport_size
     assert size is not None

@@ -19,35 +19,27 @@ CASE = "ddq_fcn_r50_12e"
 
 
 @pytest.mark.parametrize(
-    ("printed", "said"),
+    ("scheduler", "printed", "said"),
     [
-        ("PENDING\n", "pending"),
-        ("RUNNING\n", "running"),
-        ("STAGE_OUT\n", "running"),
-        ("TIMEOUT\n", "over"),
-        ("", "over"),
-        (ParityError("squeue failed: slurm_load_jobs error: Invalid job id specified"), "over"),
-        (ParityError("squeue failed: Unable to contact slurm controller"), "unreachable"),
+        ("slurm", "PENDING\n", "pending"),
+        ("slurm", "RUNNING\n", "running"),
+        ("slurm", "STAGE_OUT\n", "running"),
+        ("slurm", "TIMEOUT\n", "over"),
+        ("slurm", "", "over"),
+        ("slurm", ParityError("squeue failed: slurm_load_jobs error: Invalid job id specified"), "over"),
+        ("slurm", ParityError("squeue failed: Unable to contact slurm controller"), "unreachable"),
+        ("donau", "jobId   7\nstate   PENDING\n", "pending"),
+        ("donau", "  state: RUNNING\n", "running"),
+        ("donau", "STATE  SUCCEEDED\n", "over"),
+        ("donau", ParityError("djob failed: job 7 does not exist"), "over"),
+        ("donau", ParityError("djob failed: token expired, dlogin first"), "unreachable"),
     ],
 )
-def test_slurms_queue_is_read(printed: str | ParityError, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_is_read(
+    scheduler: str, printed: str | ParityError, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("parity.clusters.schedulers._run", answering(printed))
-    assert SCHEDULERS["slurm"].state("7") == said
-
-
-@pytest.mark.parametrize(
-    ("printed", "said"),
-    [
-        ("jobId   7\nstate   PENDING\n", "pending"),
-        ("  state: RUNNING\n", "running"),
-        ("STATE  SUCCEEDED\n", "over"),
-        (ParityError("djob failed: job 7 does not exist"), "over"),
-        (ParityError("djob failed: token expired, dlogin first"), "unreachable"),
-    ],
-)
-def test_donaus_queue_is_read(printed: str | ParityError, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parity.clusters.schedulers._run", answering(printed))
-    assert SCHEDULERS["donau"].state("7") == said
+    assert SCHEDULERS[scheduler].state("7") == said
 
 
 def answering(printed: str | ParityError) -> Callable[[object], str]:

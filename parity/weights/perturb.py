@@ -209,7 +209,7 @@ class _QuickChecker(Checker):
 
 
 class _SwappedChecker(Checker):
-    """Exchanges two parameters of every model that it fills."""
+    """Exchanges two parameters of the model that it fills; for one check, since a second would exchange them back."""
 
     def __init__(self, case: Case, pair: Pair | None, *, device: str) -> None:
         super().__init__(case, device=device)
