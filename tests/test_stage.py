@@ -236,7 +236,42 @@ def test_a_decision_of_other_settings_is_told(choice: Decision, stored: StoredTe
     choice.settings = {"iou_threshold": 0.7}
     found = judge_nms(choice, stored, case)
     assert found.verdict is Verdict.SHAPE
-    assert found.note == "900 to choose from with {'iou_threshold': 0.7}, expected 900 with {'iou_threshold': 0.8}"
+    assert found.note == "other settings: iou_threshold 0.7, expected 0.8"
+
+
+ALL_SETTINGS = {
+    **{"iou_threshold": 0.8, "score_threshold": 0.0, "max_num": -1.0, "offset": 0.0},
+    **{"split_thr": 10000.0, "class_agnostic": 0.0},
+}
+
+
+@pytest.mark.parametrize("changed", [*ALL_SETTINGS, "a_setting_of_its_own"])
+def test_each_setting_of_a_suppression_is_compared(
+    choice: Decision, stored: StoredTensors, case: Case, changed: str
+) -> None:
+    stored.record.manifest["decisions"][NMS]["settings"] = dict(ALL_SETTINGS)
+    choice.settings = dict(ALL_SETTINGS)
+    assert judge_nms(choice, stored, case).verdict is Verdict.EQUAL
+    choice.settings[changed] = 7.0
+    found = judge_nms(choice, stored, case)
+    expected = f"{ALL_SETTINGS[changed]:g}" if changed in ALL_SETTINGS else "not set"
+    assert (found.verdict, found.note) == (Verdict.SHAPE, f"other settings: {changed} 7, expected {expected}")
+
+
+def test_an_early_record_is_read_by_the_one_setting_that_it_holds(
+    choice: Decision, stored: StoredTensors, case: Case
+) -> None:
+    assert stored.record.manifest["decisions"][NMS]["settings"] == {"iou_threshold": 0.8}
+    choice.settings = dict(ALL_SETTINGS)
+    assert judge_nms(choice, stored, case).verdict is Verdict.EQUAL
+    choice.settings["shifted"] = 1.0
+    assert judge_nms(choice, stored, case).note == "other settings: shifted 1, expected not set"
+
+
+def test_another_number_to_choose_from_is_told(choice: Decision, stored: StoredTensors, case: Case) -> None:
+    choice.scores = choice.scores[:-1]
+    found = judge_nms(choice, stored, case)
+    assert (found.verdict, found.note) == (Verdict.SHAPE, "899 to choose from, expected 900")
 
 
 @pytest.mark.parametrize(("legacy", "new", "passes"), [(1, 1, 1), (0, 0, 1), (0, 1, 1), (1, 0, 0)])

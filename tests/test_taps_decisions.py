@@ -137,9 +137,38 @@ def test_an_nms_is_one_decision_and_its_own_sort_is_none(mmcv_ops: Any) -> None:
     assert keep.tolist() == [1, 2]
     assert kept.shape == (2, 5)
     recorded = taps.decisions["head.nms.0"]
-    assert recorded.settings == {"iou_threshold": 0.5}
+    assert recorded.settings["iou_threshold"] == 0.5
     assert recorded.boxes is not None
     assert recorded.boxes.tolist() == BOXES.tolist()
+
+
+DEFAULTS = {
+    **{"iou_threshold": 0.5, "score_threshold": 0.0, "max_num": -1.0, "offset": 0.0},
+    **{"split_thr": 10000.0, "class_agnostic": 0.0},
+}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"score_threshold": 0.2}, {"max_num": 1}, {"offset": 1}, {"split_thr": 2}, {"class_agnostic": True}],
+    ids=lambda said: "".join(said) or "none",
+)
+def test_every_setting_of_an_nms_is_recorded(mmcv_ops: Any, said: dict[str, Any]) -> None:
+    config = {"type": "nms", "iou_threshold": 0.5, **said}
+    with decisions_of() as taps:
+        mmcv_ops.batched_nms(BOXES, SCORES, torch.zeros(3).long(), config)
+    assert taps.decisions["head.nms.0"].settings == {**DEFAULTS, **{key: float(said[key]) for key in said}}
+
+
+def test_a_call_says_whether_classes_are_kept_apart_unless_the_config_does(mmcv_ops: Any) -> None:
+    config = {"type": "nms", "iou_threshold": 0.5}
+    with decisions_of() as taps:
+        mmcv_ops.batched_nms(BOXES, SCORES, torch.arange(3), config, True)
+        mmcv_ops.batched_nms(BOXES, SCORES, torch.arange(3), config)
+        mmcv_ops.batched_nms(BOXES, SCORES, torch.arange(3), {**config, "class_agnostic": False}, True)
+    recorded = [decision.settings for decision in taps.decisions.values()]
+    assert [settings["class_agnostic"] for settings in recorded] == [1.0, 0.0, 0.0]
+    assert ["shifted" in settings for settings in recorded] == [False, True, True]
 
 
 def test_an_nms_goes_on_with_the_forced_boxes(mmcv_ops: Any) -> None:

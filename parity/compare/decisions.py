@@ -29,7 +29,7 @@ class Choice:
         scores: (..., N) float64; with ``candidates`` only those of the stored candidates (..., M).
         chosen: (..., K) indices, best first.
         boxes: (N, 4) float64, only for ``nms``.
-        settings: ``iou_threshold``, ``threshold``, ``largest``, or the ``columns`` of a cost matrix.
+        settings: those of the suppression, ``threshold``, ``largest``, or the ``columns`` of a cost matrix.
         size: N.
         ordered: whether the order of the chosen counts, beside which they are.
         candidates: (..., M) indices that ``scores`` belong to; ``None`` where all are stored.
@@ -43,6 +43,26 @@ class Choice:
     boxes: Tensor | None = None
     candidates: Tensor | None = None
     ordered: bool = True
+
+
+def other_settings(actual: Mapping[str, float], expected: Mapping[str, float]) -> str:
+    """Return which settings of a decision differ, with both values; nothing where none does.
+
+    Early records hold the ``iou_threshold`` of a suppression alone: its other settings are then not compared.
+
+    >>> other_settings({"iou_threshold": 0.7, "max_num": 99.0}, {"iou_threshold": 0.7, "max_num": -1.0})
+    'max_num 99, expected -1'
+    >>> other_settings({"iou_threshold": 0.7, "max_num": 99.0}, {"iou_threshold": 0.7})
+    ''
+    """
+    early = set(expected) - {"shifted"} == {"iou_threshold"}
+    names = {"iou_threshold", "shifted"} if early else {*actual, *expected}
+    different = [name for name in sorted(names) if actual.get(name) != expected.get(name)]
+    return ", ".join(f"{name} {_said(actual, name)}, expected {_said(expected, name)}" for name in different)
+
+
+def _said(settings: Mapping[str, float], name: str) -> str:
+    return f"{settings[name]:g}" if name in settings else "not set"
 
 
 @dataclass(frozen=True)

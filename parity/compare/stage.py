@@ -10,7 +10,7 @@ from torch import Tensor
 from parity.cases.base import Case
 from parity.compare.budgets import allowance
 from parity.compare.closer import look_closer
-from parity.compare.decisions import Choice, Tolerance, is_best_first, judge
+from parity.compare.decisions import Choice, Tolerance, is_best_first, judge, other_settings
 from parity.compare.nan_norm import without_spread
 from parity.compare.swaps import frame_of, picture_of, swaps
 from parity.compare.table import Table, compare_table
@@ -173,11 +173,8 @@ def _compare_decision(
     if described.get("ordered") and not decision.ordered:
         note = "the legacy engine sorts what it chooses, the new one does not"
         return replace(blank, verdict=Verdict.SHAPE, note=note)
-    if decision.refused or decision.scores.shape[-1] != truth.size or dict(decision.settings) != dict(truth.settings):
-        reason = decision.refused or (
-            f"{decision.scores.shape[-1]} to choose from with {decision.settings},"
-            f" expected {truth.size} with {dict(truth.settings)}"
-        )
+    reason = _other_choice(decision, truth)
+    if reason:
         return replace(blank, verdict=Verdict.SHAPE, note=reason)
     tolerance = _tolerance(stored.record, name, mode=mode, dtype=dtype)
     if dtype == "fp64" and truth.boxes is not None:
@@ -197,6 +194,16 @@ def _compare_decision(
         swaps=swaps(decision.chosen, truth, frame=frame_of(name, stored)),
         picture=picture_of(name, stored) if truth.boxes is not None else "",
     )
+
+
+def _other_choice(decision: Decision, truth: Choice) -> str:
+    """Return why a decision cannot be judged by the truth's: it was about something else; nothing where it can."""
+    if decision.refused:
+        return decision.refused
+    size = decision.scores.shape[-1]
+    different = other_settings(decision.settings, truth.settings)
+    parts = [f"{size} to choose from, expected {truth.size}"] if size != truth.size else []
+    return "; ".join([*parts, f"other settings: {different}"] if different else parts)
 
 
 def _tolerance(record: Record, name: str, *, mode: str, dtype: str) -> Tolerance:

@@ -9,6 +9,7 @@ does not hide everything behind it.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -39,8 +40,9 @@ class Decision:
             in the order of their columns for ``assignment``.
         boxes: (N, 4), only for ``nms``, in the units that the detector uses there; with the setting ``shifted``
             those of each class moved apart from the others, as mmcv does.
-        settings: ``iou_threshold`` for ``nms``; ``columns`` of the cost matrix; ``threshold`` for ``threshold``;
-            ``largest`` for the others.
+        settings: for ``nms`` all that the suppression was called with, defaults of its own included (see
+            ``suppression_settings``); ``columns`` of the cost matrix; ``threshold`` for ``threshold``; ``largest``
+            for the others.
         ordered: whether the order of the indices is part of the choice; not so for ``topk(sorted=False)``.
         refused: why a given choice could not be forced, empty where it could.
     """
@@ -151,9 +153,9 @@ class DecisionTaps:
             if passes:
                 return detections.to(boxes.dtype), own
             kind = SORT if nms_cfg is None else NMS
-            settings = {"largest": 1.0} if nms_cfg is None else {"iou_threshold": float(nms_cfg["iou_threshold"])}
+            settings = {"largest": 1.0} if nms_cfg is None else suppression_settings(nms_cfg, class_agnostic)
             recorded = {} if nms_cfg is None else {"boxes": boxes}
-            if nms_cfg is not None and not nms_cfg.get("class_agnostic", class_agnostic) and _differ(idxs):
+            if nms_cfg is not None and not settings["class_agnostic"] and _differ(idxs):
                 # Classes are kept apart by moving their boxes apart; in float32 that rounds, and decides what overlaps.
                 recorded["boxes"] = boxes + idxs[:, None].to(boxes.dtype) * (boxes.max() + 1)
                 settings["shifted"] = 1.0
@@ -233,6 +235,27 @@ class DecisionTaps:
             return self._settle(SORT, own, scores=input, settings={"largest": float(descending)})
 
         return argsort
+
+
+def suppression_settings(nms_cfg: Mapping[str, Any], class_agnostic: bool = False) -> Dict[str, float]:
+    """Return every setting of one call of mmcv's ``batched_nms`` but its type, which is ``nms`` wherever it decides.
+
+    What the config does not say has the value that mmcv gives it: in the body of ``batched_nms`` (``split_thr``), and
+    in the signature of its ``nms``.
+    """
+    said = {key: value for key, value in nms_cfg.items() if key != "type"}
+    if "iou_thr" in said:  # its name before mmcv 1.0, which mmcv still takes
+        said["iou_threshold"] = said.pop("iou_thr")
+    signature = inspect.signature(sys.modules["mmcv.ops.nms"].nms).parameters
+    defaults = {
+        name: parameter.default
+        for name, parameter in signature.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    return {
+        name: float(value)
+        for name, value in {"split_thr": 10000, "class_agnostic": class_agnostic, **defaults, **said}.items()
+    }
 
 
 def _differ(idxs: torch.Tensor) -> bool:
