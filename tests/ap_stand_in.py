@@ -74,4 +74,6 @@ def make_run(folder: Path, count: int = 40, **identity: str) -> Run:
     """Return a run of the stand-in over images that need not be there."""
     images = [Image(number, f"/nowhere/{number:03}.png") for number in range(count)]
     job = Job("stand-in", "ddq_fcn_small", "", opener=OPENER)
+    if os.environ.get("RANK") == os.environ.get("AP_STAND_IN_OTHER_WEIGHTS", "no rank"):
+        identity["weights"] = "others"
     return Run(folder, job, images, {"case": "ddq_fcn_small", **identity})

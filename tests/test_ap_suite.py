@@ -12,6 +12,7 @@ import pytest
 from test_plugin import Done, python
 
 from parity.ap.frames import read_part
+from parity.ap.run import Job, Run
 from parity.cases.registry import all_cases
 from parity.clusters.tasks import module_call, node_command
 
@@ -81,10 +82,9 @@ def test_two_nodes_of_a_submitted_job_share_the_images_and_agree(tmp_path: Path)
     said = [node.communicate(timeout=600)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
     assert sorted("full-val AP" in text for text in said) == [False, True]  # one speaks for both
-    shares = [
-        [image for image, _ in read_part(part)]
-        for part in sorted((tmp_path / "ap" / "ddq_fcn_small" / "mmdet3").glob("*.frames"))
-    ]
+    folder = tmp_path / "ap" / "ddq_fcn_small" / "mmdet3"
+    run = Run(folder, Job("mmdet3", "ddq_fcn_small", ""), [], json.loads((folder / "run.json").read_text()))
+    shares = [[image for image, _ in read_part(part, run.digest)] for part in sorted(run.folder.glob("*.frames"))]
     assert [len(one) for one in shares] == [16, 16]
     assert len({image for one in shares for image in one}) == 32
     (judged,) = json.loads((tmp_path / "page" / "ap.json").read_text())

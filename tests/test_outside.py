@@ -52,7 +52,7 @@ def test_a_folder_of_cases_stands_beside_the_built_in_ones(tmp_path: Path) -> No
 def test_a_process_of_full_val_ap_knows_them(tmp_path: Path) -> None:
     folder = written(tmp_path / "cases")
     use_folders([folder])
-    write_plan(tmp_path / "plan.json", Job("mmdet3", "my_detector", ""), [], 0)
+    write_plan(tmp_path / "plan.json", Job("mmdet3", "my_detector", ""), [], 0, identity="00" * 32)
     parity.cases.__path__[:] = parity.cases.__path__[:1]
     all_cases.cache_clear()
     assert main([str(tmp_path / "plan.json"), "--rank", "0", "--world", "1", "--device", "cpu"]) == 0

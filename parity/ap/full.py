@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -45,17 +46,19 @@ def freeze_legacy(subject: Subject, settings: Settings, *, say: Say = None) -> P
     from parity.engines.host import RemoteSession
 
     with RemoteSession(subject.case.legacy, python=subject.python, root=subject.root) as legacy:
-        return freeze(subject, run.predictions(), legacy.fingerprint())
+        return freeze(subject, run.complete_predictions(), legacy.fingerprint())
 
 
 def predict(run: Run, team: Team, settings: Settings, *, say: Say = None) -> list[str]:
     """Complete a run; return what failed on the way."""
     with ExitStack() as stack:
-        lock = team.agree(lambda: _opened(run, stack))
+        lock, thrown_away = team.agree(lambda: _opened(run, stack))
         if isinstance(team, Spawned):
             team = Spawned(_devices(settings), held=lock)
         if not team.leads:
             say = _nothing
+        if thrown_away:
+            (say or _to_stderr)(f"{run.folder}: predictions of other weights, data or code were thrown away")
         title = f"{run.job.case}, {run.job.engine}"
         progress = Progress(run.folder, total=len(run.images), title=title, say=say)
         failures = complete(run, team, progress)
@@ -67,11 +70,14 @@ def _nothing(line: str) -> None:
     """Say nothing: the leading process speaks for all."""
 
 
-def _opened(run: Run, stack: ExitStack) -> int:
-    """Lock and open the run; return the descriptor that holds the lock."""
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _opened(run: Run, stack: ExitStack) -> tuple[int, bool]:
+    """Lock and open the run; return the descriptor that holds the lock, and whether something was thrown away."""
     lock = stack.enter_context(run.locked())
-    run.open()
-    return lock
+    return lock, run.open()
 
 
 def _team(settings: Settings) -> Team:
@@ -92,9 +98,9 @@ def _judged(
     subject: Subject, weights: dict[str, Path], images: list[Image], settings: Settings, notes: list[str]
 ) -> ApResult:
     case = subject.case
-    new = make_run(subject, case.new, weights[case.new], images, settings).predictions()
+    new = make_run(subject, case.new, weights[case.new], images, settings).complete_predictions()
     if subject.python:
-        legacy = make_run(subject, case.legacy, weights[case.legacy], images, settings).predictions()
+        legacy = make_run(subject, case.legacy, weights[case.legacy], images, settings).complete_predictions()
     else:
         legacy, made = read_committed(subject)
         notes = [*notes, made]

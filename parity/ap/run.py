@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from parity.ap.frames import Predictions, next_round, read_predictions
+from parity.ap.frames import Predictions, is_foreign, next_round, parts, read_predictions
 from parity.errors import ParityError
 
 IDENTITY, LOCK = "run.json", "lock"
@@ -65,24 +66,70 @@ class Run:
         self.images = tuple(images)
         self.identity = dict(identity)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the identity, in hexadecimal digits: what every part file begins with."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
     def open(self) -> bool:
-        """Make the folder, or find what an earlier run left; return whether it was thrown away for another identity."""
+        """Make the folder, or find what an earlier run left; return whether any was thrown away for another identity.
+
+        What is thrown away leaves the folder by one rename before anything of it is removed: a run that is killed
+        between two removals leaves nothing that the next one could take for its own.
+        """
         stated = self.folder / IDENTITY
-        stale = stated.exists() and _read_identity(stated) != self.identity
-        if stale:
-            shutil.rmtree(self.folder)
+        self._sweep()
         try:
+            stale = stated.exists() and _read_identity(stated) != self.identity
+            if stale:
+                self.folder.rename(self._aside(0))
+            foreign = [part for part in parts(self.folder) if is_foreign(part, self.digest)]
+            for number, part in enumerate(foreign, start=1):
+                part.rename(self._aside(number))
             self.folder.mkdir(parents=True, exist_ok=True)
-            part = stated.with_suffix(".part")
-            part.write_text(json.dumps(self.identity, indent=1) + "\n")
-            part.replace(stated)
+            unfinished = stated.with_suffix(".part")
+            unfinished.write_text(json.dumps(self.identity, indent=1) + "\n")
+            unfinished.replace(stated)
         except OSError as error:
             raise ParityError(f"{self.folder} cannot be written: {error.strerror}") from None
-        return stale
+        self._sweep()
+        return stale or bool(foreign)
+
+    def _aside(self, number: int) -> Path:
+        return self.folder.parent / f"{self._aside_prefix}{number}"
+
+    @property
+    def _aside_prefix(self) -> str:
+        return f".{self.folder.name}.stale-"
+
+    def _sweep(self) -> None:
+        """Remove what was put aside, here or by a run that was killed; the lock keeps other runs out."""
+        for path in self.folder.parent.glob(f"{self._aside_prefix}*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            if path.exists():
+                raise ParityError(f"{path} cannot be removed: remove it, it holds predictions of an earlier run")
 
     def predictions(self) -> Predictions:
-        """Return what is there."""
-        return read_predictions(self.folder)
+        """Return what is there under this identity."""
+        return read_predictions(self.folder, self.digest)
+
+    def complete_predictions(self) -> Predictions:
+        """Return the predictions of all images.
+
+        Raises:
+            ParityError: some are not there, as when another run took the folder meanwhile.
+        """
+        found = self.predictions()
+        lacking = [image.id for image in self.images if image.id not in found]
+        if lacking:
+            raise ParityError(
+                f"{self.folder} lacks {len(lacking)} of {len(self.images)} images, such as {lacking[0]}: did another"
+                " run take the folder meanwhile? Run it again, or name another --ap-dir"
+            )
+        return found
 
     def left(self) -> tuple[list[Image], int]:
         """Return the images that still have to be predicted, and the number of the round that may do so."""

@@ -45,11 +45,18 @@ def share(images: Sequence[Image], *, rank: int, world: int) -> list[Image]:
 
 
 def predict_share(
-    job: Job, images: Sequence[Image], part: Path, *, device: str, tell: Callable[[], None] = lambda: None
+    job: Job,
+    images: Sequence[Image],
+    part: Path,
+    *,
+    identity: str,
+    device: str,
+    tell: Callable[[], None] = lambda: None,
 ) -> None:
     """Predict images and append them to a new part file; ``tell`` is called after each.
 
-    An image that cannot be predicted is left out, and the rest goes on: only several in a row end it.
+    An image that cannot be predicted is left out, and the rest goes on: only several in a row end it. The part says
+    of which identity its predictions are.
 
     Raises:
         ParityError: the detector cannot be opened, or an image could not be predicted; the others are on disk.
@@ -57,7 +64,7 @@ def predict_share(
     if not images:
         return
     detector, failures = open_by_name(job, device), _Failures()
-    writer = PartWriter(part)
+    writer = PartWriter(part, identity)
     try:
         for start in range(0, len(images), AT_ONCE):
             chunk, ahead = images[start : start + AT_ONCE], images[start + AT_ONCE : start + 2 * AT_ONCE]
@@ -159,19 +166,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     images = share([Image(*image) for image in plan["images"]], rank=options.rank, world=options.world)
     part = part_path(options.plan.parent, plan["round"], options.rank)
     try:
-        predict_share(Job(**plan["job"]), images, part, device=options.device)
+        predict_share(Job(**plan["job"]), images, part, identity=plan["identity"], device=options.device)
     except ParityError as error:
         print(error.detail, f"{REASON}{error}", sep="\n", file=sys.stderr)
         return 1
     return 0
 
 
-def write_plan(path: Path, job: Job, images: Sequence[Image], round_: int) -> None:
+def write_plan(path: Path, job: Job, images: Sequence[Image], round_: int, *, identity: str) -> None:
     """Write what the processes of one round read."""
     plan = {
         "job": asdict(job),
         "images": [[image.id, image.path] for image in images],
         "round": round_,
+        "identity": identity,
         "cases": outside_folders(),
     }
     path.write_text(json.dumps(plan))

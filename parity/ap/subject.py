@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from parity.ap.run import Image, Job, Run
 from parity.ap.settings import Settings
 from parity.cases.base import Case
+from parity.cases.outside import outside_folders
 from parity.engines.environment import legacy_python
 from parity.engines.session import engine_class
 from parity.errors import ParityError
@@ -22,6 +25,11 @@ ANNOTATIONS, IMAGES = "annotations/instances_val2017.json", "val2017"
 WEIGHTS, PREDICTIONS, DRAWN = "weights.safetensors", "legacy.safetensors", "drawn.json"
 _OUR_CODE = ("engines", "ports", "cases", "weights")
 _PACKAGES = ("torch", "mmcv", "mmengine", "mmdet", "numpy")
+_TELL_VERSIONS = """
+import importlib.metadata, sys
+named = {str(found.metadata["Name"]): found.version for found in importlib.metadata.distributions()}
+print("Python %s" % sys.version.split()[0], *("%s %s" % pair for pair in sorted(named.items())), sep=", ")
+"""
 
 
 class Missing(Exception):
@@ -129,6 +137,7 @@ def make_run(subject: Subject, engine: str, weights: Path, images: list[Image], 
         "device": "cuda" if settings.gpus else "cpu",
         "weights": sha256(weights),
         "annotations": sha256(subject.annotations),
+        "images": _contents(tuple(image.path for image in images)),
         **(_legacy_code(job) if is_legacy else _new_code()),
     }
     return Run(settings.folder / case.id / engine, job, images, identity)
@@ -136,7 +145,7 @@ def make_run(subject: Subject, engine: str, weights: Path, images: list[Image], 
 
 def _legacy_code(job: Job) -> dict[str, str]:
     theirs = [Path(job.root) / "projects"] if job.root else []
-    return {"code": sources([*theirs, *_ours()]), "python": job.python}
+    return {"code": _code(theirs), "python": job.python, "versions": _versions_of(job.python)}
 
 
 def _new_code() -> dict[str, str]:
@@ -145,11 +154,40 @@ def _new_code() -> dict[str, str]:
     if mmdet is None or mmdet.origin is None:
         raise ParityError("the new engine is not here: mmdet cannot be found; `tox run -e prove` sets it up")
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in _PACKAGES)
-    return {"code": sources([Path(mmdet.origin).parent, *_ours()]), "versions": versions}
+    return {"code": _code([Path(mmdet.origin).parent]), "versions": versions}
 
 
-def _ours() -> list[Path]:
-    return [Path(__file__).resolve().parents[1] / name for name in _OUR_CODE]
+def _code(theirs: list[Path]) -> str:
+    """Return one SHA-256 over an engine's code, ours, and the cases from outside this package."""
+    ours = [Path(__file__).resolve().parents[1] / name for name in _OUR_CODE]
+    return sources([*theirs, *ours, *map(Path, outside_folders())])
+
+
+@cache
+def _versions_of(python: str) -> str:
+    """Return the packages of another interpreter: one that was updated is another engine. Nothing where it is remote.
+
+    Raises:
+        ParityError: it does not start.
+    """
+    if "=" in python:
+        return ""
+    try:
+        done = subprocess.run([python, "-c", _TELL_VERSIONS], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise ParityError(f"--legacy-python {python} cannot be started: {error.strerror}") from None
+    if done.returncode:
+        raise ParityError(f"--legacy-python {python} does not say what is installed in it", detail=done.stderr)
+    return done.stdout.strip()
+
+
+@cache
+def _contents(paths: tuple[str, ...]) -> str:
+    """Return one SHA-256 over the names and contents of some files."""
+    digest = hashlib.sha256()
+    for path in map(Path, paths):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def sources(folders: list[Path]) -> str:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from traceback import format_exc
@@ -87,7 +87,7 @@ class Spawned:
         """Start the processes and wait; a device that fails before it got anything done is not used again."""
         plan = run.folder / f"plan-{round_}.json"
         devices = self._devices[: len(images)]
-        write_plan(plan, run.job, images, round_)
+        write_plan(plan, run.job, images, round_, identity=run.digest)
         processes = [self._start(plan, rank, len(devices)) for rank in range(len(devices))]
         try:
             while any(process.poll() is None for process in processes):
@@ -154,6 +154,7 @@ class Torchrun:
 
     def predict(self, run: Run, images: Sequence[Image], round_: int, progress: Progress) -> list[str]:
         """Predict this process's share; wait for the others."""
+        lead = self.agree(lambda: dict(run.identity))
         mine, failure = share(images, rank=self._rank, world=self._world), ""
         last = [time.monotonic()]
 
@@ -164,7 +165,8 @@ class Torchrun:
 
         part = part_path(run.folder, round_, self._rank)
         try:
-            predict_share(run.job, mine, part, device=self._device, tell=tell)
+            _require_same(run.identity, lead)
+            predict_share(run.job, mine, part, identity=run.digest, device=self._device, tell=tell)
         except Exception as error:  # of any kind: the others go on, and the lead tells
             failure = f"rank {self._rank}: {error}"
         told: list[Any] = [None] * self._world
@@ -172,6 +174,13 @@ class Torchrun:
         frames = {rank: count for rank, (_, count) in enumerate(told)}
         self.agree(lambda: _await_visible(run.folder, frames, round_))
         return [reason for reason, _ in told if reason]
+
+
+def _require_same(identity: Mapping[str, str], lead: Mapping[str, str]) -> None:
+    """Raise ``ParityError`` where a process would predict with other weights, data or code than the leading one."""
+    different = sorted(name for name in identity.keys() | lead.keys() if identity.get(name) != lead.get(name))
+    if different:
+        raise ParityError(f"its {', '.join(different)} differ from those of rank 0: its predictions do not count")
 
 
 def frames_of(folder: Path, round_: int, rank: int) -> int:
