@@ -16,6 +16,7 @@ from parity.compare.stage import compare_decisions, compare_tensors, unpromoted_
 from parity.compare.trajectory import departure, in_order
 from parity.compare.verdicts import Verdict, worst
 from parity.engines.base import Run
+from parity.engines.numerics import Settings, in_force, require_tf32
 from parity.engines.session import Session
 from parity.errors import ParityError
 from parity.records.kinds import (
@@ -49,7 +50,11 @@ class _Weights:
 class Checker:
     """Judges the new engine of one case on one device; a model is built once for each dtype.
 
-    ``steps`` is how many steps of a trajectory are compared, if the record has more.
+    ``steps`` is how many steps of a trajectory are compared, if the record has more. TF32 is off while it runs, on
+    every device, unless ``tf32`` allows it; ``settings`` are the numerical settings as they were read back last.
+
+    Raises:
+        ParityError: TF32 is asked for where there is none.
 
     Example::
 
@@ -58,10 +63,13 @@ class Checker:
             print(result.stage, result.verdict)
     """
 
-    def __init__(self, case: Case, *, device: str = "cpu", steps: int = STEPS) -> None:
+    def __init__(self, case: Case, *, device: str = "cpu", steps: int = STEPS, tf32: bool = False) -> None:
+        require_tf32(device, tf32=tf32)
         self.case = case
         self.device = device
         self.steps = steps
+        self.tf32 = tf32
+        self.settings: Settings = {}
         self._sessions: dict[str, tuple[Session, dict[str, list[int]]]] = {}
         self._unloaded: Session | None = None
         self._loaded: dict[str, str] = {}
@@ -75,6 +83,10 @@ class Checker:
         self, record: Record, *, mode: str, dtype: str, stages: Sequence[str] | None = None
     ) -> Iterator[StageResult]:
         """Yield the result of every stage, or of the given ones, in the order of the detector."""
+        with in_force({"tf32": self.tf32}) as self.settings:
+            yield from self._checked(record, mode=mode, dtype=dtype, stages=stages)
+
+    def _checked(self, record: Record, *, mode: str, dtype: str, stages: Sequence[str] | None) -> Iterator[StageResult]:
         known = checks_of(self.case, record.id).stages
         wanted = [stage for stage in known if stages is None or stage in stages]
         if record.id == RECIPE:
@@ -217,8 +229,9 @@ class Checker:
         seconds: float,
     ) -> StageResult:
         start = time.perf_counter()
-        tensors = compare_tensors(run, stored, self.case, stage=stage, mode=mode, dtype=dtype)
-        decisions = compare_decisions(run, stored, self.case, stage=stage, mode=mode, dtype=dtype)
+        arithmetic = "tf32" if self.tf32 and dtype == "fp32" else dtype
+        tensors = compare_tensors(run, stored, self.case, stage=stage, mode=mode, dtype=arithmetic)
+        decisions = compare_decisions(run, stored, self.case, stage=stage, mode=mode, dtype=arithmetic)
         verdicts: list[Verdict] = [each.verdict for each in tensors] + [each.verdict for each in decisions]
         notes: tuple[str, ...] = ()
         if stage == TRAJECTORY:

@@ -123,6 +123,7 @@ def _add_check(commands: Any) -> None:
     check.add_argument("--dtype", choices=("fp64", "fp32"))
     check.add_argument("--steps", type=int, default=3, metavar="N", help="compare N steps of a trajectory (default: 3)")
     check.add_argument("--device", default="cpu", metavar="cpu|cuda")
+    check.add_argument("--tf32", action="store_true", help="allow TF32 on a CUDA device (default: off)")
     check.add_argument("--json", type=Path, metavar="FILE")
     check.add_argument("--junit", type=Path, metavar="FILE", help="write the run as JUnit XML")
     check.add_argument("--report-dir", type=Path, metavar="DIR", help="write results.json and index.html there")

@@ -15,6 +15,7 @@ from parity.cases.base import Batch, Case, TrainingBatch
 from parity.cases.registry import cases_with, find_case, nearest
 from parity.check import Checker
 from parity.compare.verdicts import worst
+from parity.engines.numerics import require_tf32
 from parity.engines.opening import open_legacy
 from parity.errors import ParityError
 from parity.provenance import provenance
@@ -125,6 +126,7 @@ def _parse_objects(text: str, images: int) -> tuple[int, ...]:
 def check(options: argparse.Namespace) -> bool:
     """Judge the new engine as the options ask; print, write what was asked for; return whether all passed."""
     require_place(options.json, "--json")
+    require_tf32(options.device, tf32=options.tf32)
     if options.steps < 1:
         raise ParityError(f"--steps {options.steps}: compare 1 step or more")
     fixtures = options.fixtures or default_fixtures()
@@ -174,7 +176,7 @@ def _runs(case: Case, folders: Sequence[Path], options: argparse.Namespace) -> l
 def _check_case(
     case: Case, folders: Sequence[Path], options: argparse.Namespace, environment: dict[str, object]
 ) -> Iterator[StageResult]:
-    checker = Checker(case, device=options.device, steps=options.steps)
+    checker = Checker(case, device=options.device, steps=options.steps, tf32=options.tf32)
     records = environment["records"]
     assert isinstance(records, dict)
     runs = _runs(case, folders, options)
@@ -187,7 +189,7 @@ def _check_case(
             for result in checker.check(record, mode=mode, dtype=dtype, stages=stages):
                 bar.update()
                 yield result
-    environment["new"] = checker.fingerprint()
+    environment.update(new=checker.fingerprint(), settings=checker.settings)
 
 
 def _finish(report: Report, options: argparse.Namespace) -> bool:

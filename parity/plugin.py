@@ -44,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--dtype", choices=DTYPES, help="only this dtype")
     group.addoption("--steps", type=int, default=3, metavar="N", help="compare N steps of a trajectory (default: 3)")
     group.addoption("--device", default="cpu", metavar="cpu|cuda", help="where the new engine runs")
+    group.addoption("--tf32", action="store_true", help="allow TF32 on a CUDA device (default: off)")
     # pytest itself has a --fixtures; this one is `parity check --fixtures`.
     group.addoption("--fixtures-dir", type=Path, metavar="DIR", help="where the records are")
     group.addoption("--legacy-root", default=os.environ.get("PARITY_LEGACY_ROOT"), metavar="DIR")
@@ -80,6 +81,13 @@ def pytest_collection(session: pytest.Session) -> None:
     asked = [Path(argument.split("::")[0]).resolve() for argument in session.config.args]
     if session.config.getoption("steps") < 1:
         raise pytest.UsageError(f"--steps {session.config.getoption('steps')}: compare 1 step or more")
+    if session.config.getoption("tf32"):
+        from parity.engines.numerics import require_tf32  # only here: it takes torch
+
+        try:
+            require_tf32(str(session.config.getoption("device")), tf32=True)
+        except ParityError as error:
+            raise pytest.UsageError(str(error)) from None
     if any(_SUITES.is_relative_to(path) or path.is_relative_to(_SUITES) for path in asked):
         try:
             list(_parameters(session.config))
@@ -144,9 +152,10 @@ def _require_stage(case: Case, stage: str | None) -> None:
 class Runner:
     """Runs stage checks; keeps one checker a case, and the results of a cascade for all of its tests."""
 
-    def __init__(self, device: str, steps: int) -> None:
+    def __init__(self, device: str, steps: int, *, tf32: bool = False) -> None:
         self.device = device
         self.steps = steps
+        self.tf32 = tf32
         self.environment: dict[str, Any] = {**provenance(device), "records": {}}
         self._checkers: dict[str, Any] = {}
         self._records: dict[Path, Any] = {}
@@ -164,7 +173,7 @@ class Runner:
             if key not in self._cascades:  # one run from the pixels serves every stage
                 self._cascades = {key: {r.stage: r for r in checker.check(record, mode=mode, dtype=dtype)}}
             result = self._cascades[key][stage]
-        self.environment["new"] = checker.fingerprint()
+        self.environment.update(new=checker.fingerprint(), settings=checker.settings)
         return result
 
     def _record(self, folder: Path) -> Any:
@@ -178,7 +187,8 @@ class Runner:
         from parity.check import Checker
 
         if case_id not in self._checkers:
-            self._checkers = {case_id: Checker(find_case(case_id), device=self.device, steps=self.steps)}
+            case = find_case(case_id)
+            self._checkers = {case_id: Checker(case, device=self.device, steps=self.steps, tf32=self.tf32)}
         return self._checkers[case_id]
 
 
@@ -186,7 +196,7 @@ class Runner:
 def parity_runner(request: pytest.FixtureRequest) -> Runner:
     """Return the runner that all stage checks of this process share."""
     option = request.config.getoption
-    return Runner(str(option("device")), int(option("steps")))
+    return Runner(str(option("device")), int(option("steps")), tf32=bool(option("tf32")))
 
 
 @pytest.fixture

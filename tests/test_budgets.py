@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.compare.budgets import ROUNDOFF, TABLE, Allowance, Noise, allowance
+from parity.compare.budgets import ANY, ROUNDOFF, TABLE, Allowance, Noise, allowance
 from parity.compare.verdicts import Verdict, worst
 
 ORDER = ["equal", "within_budget", "certified", "diverged", "nonfinite", "dtype", "shape", "extra", "missing"]
@@ -20,7 +20,7 @@ def figures(*, greatest: float = 1e6) -> st.SearchStrategy[float]:
 
 def test_every_row_of_the_table_says_where_it_comes_from() -> None:
     kinds = ("isolated", "cascade", "gradient", "update")
-    assert set(TABLE) == {(dtype, kind) for dtype in ("fp64", "fp32") for kind in kinds}
+    assert set(TABLE) == {("tf32", ANY), *((dtype, kind) for dtype in ("fp64", "fp32") for kind in kinds)}
     assert all(row.multiple > 1.0 and row.source for row in TABLE.values())
 
 
@@ -47,6 +47,14 @@ def test_float32_is_allowed_a_multiple_of_its_noise() -> None:
     allowed = allowance("fp32", "isolated", expected_max=1.0, expected_rms=1.0, measured=Noise(1e-3, 1e-4))
     assert allowed.max == TABLE["fp32", "isolated"].multiple * 1e-3
     assert allowed.rms == TABLE["fp32", "isolated"].multiple * 1e-4
+
+
+@pytest.mark.parametrize("stage", ["neck", "gradients", "optimizer_step"])
+def test_tf32_is_allowed_what_thirteen_bits_less_cost(stage: str) -> None:
+    figures = {"expected_max": 1.0, "expected_rms": 1.0, "measured": Noise(1e-7, 1e-7), "stage": stage}
+    allowed = allowance("tf32", "cascade", **figures)
+    assert allowed.max == pytest.approx(8.0 * 8192.0 * 1e-7)
+    assert allowed.max > allowance("fp32", "cascade", **figures).max
 
 
 @given(figures(), figures())

@@ -96,6 +96,19 @@ def test_changes_of_the_surroundings_are_told_and_no_worse() -> None:
     ]
 
 
+def test_a_change_of_a_numerical_setting_is_told() -> None:
+    settings = {"cudnn_tf32": False, "threads": 2, "matmul_precision": None}
+    allowed = run_of(settings={**settings, "cudnn_tf32": True})
+    assert [str(change) for change in diff(run_of(settings=settings), allowed).changes] == [
+        "setting cudnn_tf32: False -> True"
+    ]
+    assert diff(run_of(settings=settings), run_of(settings=settings)).changes == ()
+
+
+def test_a_run_that_does_not_tell_its_settings_did_not_change_them() -> None:
+    assert diff(run_of(), run_of(settings={"threads": 2})).changes == ()
+
+
 def test_the_text_ends_somewhere_and_the_worse_comes_first() -> None:
     many = [replace(OFF, name=f"memory[{at}]") for at in range(2 * SHOWN)]
     fine = [replace(FINE, name=tensor.name) for tensor in many]

@@ -162,6 +162,13 @@ def test_what_changed_is_verdicts_errors_beyond_noise_and_surroundings(tmp_path:
     assert changed(history, history.runs[0], history.runs[0]) == []
 
 
+def test_a_changed_numerical_setting_is_marked(tmp_path: Path) -> None:
+    night(tmp_path, 3, settings={"cudnn_tf32": False, "onednn": True})
+    night(tmp_path, 4, settings={"cudnn_tf32": True, "onednn": True})
+    history = known(tmp_path)
+    assert [str(change) for change in changed(history, *history.runs)] == ["setting cudnn_tf32: False -> True"]
+
+
 def test_the_page_of_a_red_night_says_since_when_and_what_to_run(tmp_path: Path) -> None:
     night(tmp_path, 3)
     night(tmp_path, 4, *RED, commit="ba9876543210")

@@ -243,6 +243,9 @@ class StubSession:
     def fingerprint(self) -> dict[str, str]:
         return {"engine": "stub"}
 
+    def configure(self, **asked: object) -> dict[str, object]:
+        return asked
+
     def recipe(self, case_id: str, stage: str, *, seeds: list[int]) -> Run:
         assert len(seeds) == SEEDS
         found = observed(self.change, first_seed=seeds[0])

@@ -48,6 +48,9 @@ class StubSession:
     def fingerprint(self) -> dict[str, str]:
         return {"engine": "stub"}
 
+    def configure(self, **asked: object) -> dict[str, object]:
+        return asked
+
     def recipe(self, case_id: str, stage: str) -> Run:
         assert stage == SCHEDULE
         return Run(dict(self.given), produced={SCHEDULE: tuple(self.given)})

@@ -33,6 +33,7 @@ WORKER_SIDE = sorted(
                 "loaders",
                 "mmdet3",
                 "mmdet3_compiled",
+                "numerics",
                 "published",
                 "recipe",
                 "schedules",

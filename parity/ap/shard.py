@@ -146,8 +146,8 @@ def open_detector(job: Job, device: str) -> Detector:
         session = Session(job.engine, device=device)
     session.load(job.case, "fp32")
     session.read_weights(job.weights)
-    if job.threads:
-        session.configure(job.threads, True)
+    threads = {"threads": job.threads} if job.threads else {}
+    session.configure(onednn=True, tf32=False, **threads)
     return session  # type: ignore[no-any-return]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from parity.cases.base import Case
@@ -71,7 +72,7 @@ def _compare_entry(run: Run, stored: StoredTensors, case: Case, key: str, *, mod
     if tuple(whole.shape) != expected_shape:
         return replace(blank, verdict=Verdict.SHAPE, note=f"shape {tuple(whole.shape)}, expected {expected_shape}")
     expected = stored[key]
-    wanted = DTYPES[dtype] if _is_float(entry) else expected.dtype
+    wanted = DTYPES.get(dtype, torch.float32) if _is_float(entry) else expected.dtype  # TF32's results are float32
     if whole.dtype is not wanted:
         return replace(blank, verdict=Verdict.DTYPE, note=f"dtype {whole.dtype}, expected {wanted}")
     actual = recorded_part(entry, key, run, stored)

@@ -192,6 +192,7 @@ class Engine:
         versions["device"] = torch.cuda.get_device_name() if self.device.startswith("cuda") else "cpu"
         if self.device.startswith("cuda"):
             versions["cuda"] = str(torch.version.cuda)
+            versions["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
         return versions
 
 

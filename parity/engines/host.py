@@ -17,6 +17,7 @@ import torch
 from parity.cases.outside import outside_files
 from parity.engines import wire
 from parity.engines.base import Run
+from parity.engines.numerics import Settings, Value
 from parity.engines.session import Shapes
 from parity.errors import EngineError, ParityError
 from parity.taps.islands import Promote
@@ -145,8 +146,11 @@ class RemoteSession:
     def constants(self) -> dict[str, str]:
         return dict(self._ask("constants"))
 
-    def configure(self, threads: int, onednn: bool) -> None:
-        self._ask("configure", threads=threads, onednn=onednn)
+    def configure(self, **asked: Value) -> Settings:
+        return dict(self._ask("configure", **asked))
+
+    def restore(self) -> Settings:
+        return dict(self._ask("restore"))
 
     def preprocess(self, files: Sequence[bytes], scale: Sequence[int]) -> Run:
         return wire.decode_run(self._ask("preprocess", files=list(files), scale=list(scale)))

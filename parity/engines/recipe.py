@@ -6,11 +6,10 @@ import logging
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, Sequence
 
-import torch
-
 from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_PIPELINE, Case
 from parity.engines import initialisation
 from parity.engines.base import Engine, Run
+from parity.engines.numerics import in_force
 from parity.engines.train_pipeline import train_pipeline
 
 
@@ -23,12 +22,8 @@ def schedule(engine: Engine, case: Case) -> Run:
 def initialise(engine: Engine, case: Case, seeds: Sequence[int]) -> Run:
     """Return the laws of the initial values over the seeds (see ``engines.initialisation``)."""
     make, checkpoints = engine.initialiser(case)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # random numbers come one by one; more threads only wait for each other
-    try:
+    with in_force({"threads": 1}):  # random numbers come one by one; more threads only wait for each other
         laws = initialisation.tables(initialisation.gather(make, seeds))
-    finally:
-        torch.set_num_threads(threads)
     laws["pretrained"] = initialisation.text("\n".join(checkpoints))
     return Run(laws, produced={INITIALISATION: tuple(laws)})
 

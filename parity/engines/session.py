@@ -14,9 +14,10 @@ from safetensors.numpy import load_file
 from parity.cases.base import PREPROCESS, Case, Stage
 from parity.cases.patterns import build
 from parity.cases.registry import find_case
-from parity.engines import training
+from parity.engines import numerics, training
 from parity.engines.base import Engine, Run
 from parity.engines.detector import Detector
+from parity.engines.numerics import Numerics, Settings, Value
 from parity.errors import ParityError
 from parity.taps.decisions import DecisionTaps
 from parity.taps.islands import IslandTaps, Promote
@@ -61,10 +62,12 @@ class Session:
         self._modules: Optional[ModuleTaps] = None
         self._batches: Iterator[Any] = iter(())
         self._detector: Optional[Detector] = None
+        self._numerics = Numerics()
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Let go of the model, and put the settings back that ``configure`` changed."""
         self.model = self._detector = None
+        self.restore()
 
     def fingerprint(self) -> Dict[str, str]:
         return self.engine.fingerprint()
@@ -131,10 +134,18 @@ class Session:
             if tensor.is_floating_point() or name.endswith("num_batches_tracked")
         }
 
-    def configure(self, threads: int, onednn: bool) -> None:
-        """Set what float32 noise depends on."""
-        torch.set_num_threads(threads)
-        torch.backends.mkldnn.flags(enabled=onednn).__enter__()
+    def configure(self, **asked: Value) -> Settings:
+        """Put numerical settings in force until ``restore``; return all of them as read back (see ``numerics``).
+
+        Raises:
+            ParityError: there is no such setting, or one is not what it was set to.
+        """
+        return self._numerics.put(asked)
+
+    def restore(self) -> Settings:
+        """Put the settings back that ``configure`` changed; return all of them as read back."""
+        self._numerics.restore()
+        return numerics.read()
 
     def preprocess(self, files: Sequence[bytes], scale: Sequence[int]) -> Run:
         """Run the stage before the model: decode, resize, normalise, pad."""

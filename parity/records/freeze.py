@@ -18,6 +18,7 @@ from parity.compare.decisions import Margins, margins
 from parity.compare.tensors import measure
 from parity.engines.base import Run
 from parity.engines.host import RemoteSession
+from parity.engines.numerics import Settings, Value
 from parity.errors import ParityError
 from parity.records.digest import island_samples
 from parity.records.draft import Draft, as_choice
@@ -29,6 +30,8 @@ from parity.taps.islands import Promote, place
 
 # Every way in which the legacy engine's float32 run may honestly differ from itself: (threads, oneDNN).
 VARIANTS = ((1, True), (2, True), (1, False), (2, False))
+# What the truth is run with; the manifest holds what was read back.
+TRUTH: dict[str, Value] = {"threads": 2, "onednn": True, "tf32": False}
 
 Frozen = tuple[dict[str, Any], dict[str, Entry], dict[str, Tensor]]
 Progress = Callable[[str], None]
@@ -54,14 +57,11 @@ def freeze(
             freezer.add_isolated(stage)
         if stage.replayable and not brief:
             freezer.add_islands(stage)
+    noise = []
     for threads, onednn in () if brief else VARIANTS:
         progress(f"float32 noise: {threads} thread{'s' * (threads > 1)}, oneDNN {'on' if onednn else 'off'}")
-        freezer.add_noise(threads, onednn)
-    return (
-        freezer.manifest(record_id, noise_runs(() if brief else VARIANTS)),
-        freezer.draft.entries,
-        freezer.draft.tensors,
-    )
+        noise.append(freezer.add_noise(threads, onednn))
+    return freezer.manifest(record_id, noise), freezer.draft.entries, freezer.draft.tensors
 
 
 class _Freezer:
@@ -71,7 +71,7 @@ class _Freezer:
         self.case, self.batch, self.legacy = case, batch, legacy
         self.stages = case.stages_of(case.legacy)
         self.files = encoded_images(batch, seed=batch.seed)
-        legacy.configure(threads=2, onednn=True)
+        self.settings = legacy.configure(**TRUTH)
         self.shapes = legacy.load(case.id, "fp64")
         self.fills = [asdict(fill) for fill in batch.fills]
         self.weights = legacy.fill(batch.seed, self.fills)
@@ -98,9 +98,9 @@ class _Freezer:
 
     def require_repeatable(self) -> None:
         """Run the truth again on one thread: what cannot repeat itself in float64 is no truth."""
-        self.legacy.configure(threads=1, onednn=True)
+        self.legacy.configure(**{**TRUTH, "threads": 1})
         again = self.legacy.cascade(self.pixels.tensors, forced=self.forced)
-        self.legacy.configure(threads=2, onednn=True)
+        self.legacy.configure(**TRUTH)
         for name, tensor in self.truth.tensors.items():
             if not measure(again.tensors[name], tensor).rel_rms <= REPEATABLE:
                 raise ParityError(
@@ -150,9 +150,13 @@ class _Freezer:
                         of=run.tensors[name],
                     )
 
-    def add_noise(self, threads: int, onednn: bool) -> None:
-        """Run in float32 on these settings, each stage by itself and all in one, and note the error of each array."""
-        self.legacy.configure(threads=threads, onednn=onednn)
+    def add_noise(self, threads: int, onednn: bool) -> Settings:
+        """Run in float32, each stage by itself and all in one, and note the error of each array.
+
+        Returns:
+            the settings of that run, as the legacy engine read them back.
+        """
+        settings = self.legacy.configure(threads=threads, onednn=onednn)
         self.legacy.load(self.case.id, "fp32")
         self.legacy.fill(self.batch.seed, self.fills)
         pixels = self.legacy.preprocess(self.files, self.batch.scale)
@@ -162,14 +166,16 @@ class _Freezer:
         for stage in self.stages:
             self.draft.note_noise(stage.name, CASCADE, cascade)
             self.draft.note_noise(stage.name, ISOLATED, self._replay(stage) if stage.replayable else cascade)
+        return settings
 
     def _replay(self, stage: Stage, *, promote: Promote = True) -> Run:
         inputs = stage_inputs(stage, self.everything)
         return self.legacy.replay(stage.name, inputs, forced=self.forced, promote=promote)
 
-    def manifest(self, record_id: str, noise: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Return all of the manifest but the tensors' entries; ``noise`` says which float32 runs there were."""
+    def manifest(self, record_id: str, noise: Sequence[Settings]) -> dict[str, Any]:
+        """Return all of the manifest but the tensors' entries; ``noise`` are the settings of the float32 runs."""
         described = described_run(self.case, record_id, self.batch, self.legacy, fills=self.fills)
+        described["settings"] = self.settings
         described["weights"].update(sha256=self.weights, shapes=self.shapes, constants=self.constants)
         return {
             **described,
@@ -237,11 +243,6 @@ def _require_same_replay(stage: Stage, outputs: dict[str, Tensor], truth: Run) -
                 f"stage {stage.name}: replayed on its own inputs {name} comes out different;"
                 " the case's declaration misses an input"
             )
-
-
-def noise_runs(settings: Sequence[tuple[int, bool]]) -> list[dict[str, Any]]:
-    """Return what the manifest says of the float32 runs."""
-    return [{"threads": threads, "onednn": onednn} for threads, onednn in settings]
 
 
 def freezing_environment() -> dict[str, str]:

@@ -37,6 +37,7 @@ def freeze_recipe(case: Case, legacy: RemoteSession, *, progress: Progress) -> F
         ParityError: the legacy engine fails, or a case declares a stage that nothing here freezes.
     """
     draft, facts = Draft(case), {}
+    settings = legacy.configure(tf32=False)
     for stage in case.recipe_stages:
         if stage not in FREEZERS:
             raise ParityError(f"case {case.id}: its recipe has a stage {stage!r}, there are {', '.join(FREEZERS)}")
@@ -51,6 +52,7 @@ def freeze_recipe(case: Case, legacy: RemoteSession, *, progress: Progress) -> F
         "decisions": {},
         "islands": [],
         "recipe": facts,
+        "settings": settings,
     }
     return manifest, draft.entries, draft.tensors
 

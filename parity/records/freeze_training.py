@@ -11,11 +11,12 @@ from parity.cases.base import Case, TrainingBatch
 from parity.compare.tensors import measure
 from parity.engines.base import Run
 from parity.engines.host import RemoteSession
+from parity.engines.numerics import Settings, Value
 from parity.engines.session import Shapes
 from parity.engines.training import SETTINGS
 from parity.errors import ParityError
 from parity.records.draft import Draft
-from parity.records.freeze import Frozen, Progress, add_decisions, add_files, described_run, noise_runs
+from parity.records.freeze import TRUTH, Frozen, Progress, add_decisions, add_files, described_run
 from parity.records.images import drawn_objects, encoded_images
 from parity.records.kinds import CASCADE, GROUND_TRUTH, draws_among, is_draw
 from parity.taps.sketch import WIDTH
@@ -43,11 +44,11 @@ def freeze_training(
     freezer = _TrainingFreezer(case, batch, legacy, margins_told=not brief)
     progress("float64 again, on one thread")
     freezer.require_repeatable()
-    settings = NOISE_RUNS if batch.steps == 1 and not brief else ()
-    for threads, onednn in settings:
+    noise = []
+    for threads, onednn in NOISE_RUNS if batch.steps == 1 and not brief else ():
         progress(f"float32 noise: {threads} thread{'s' * (threads > 1)}, oneDNN {'on' if onednn else 'off'}")
-        freezer.add_noise(threads, onednn)
-    return freezer.manifest(record_id, noise_runs(settings)), freezer.draft.entries, freezer.draft.tensors
+        noise.append(freezer.add_noise(threads, onednn))
+    return freezer.manifest(record_id, noise), freezer.draft.entries, freezer.draft.tensors
 
 
 class _TrainingFreezer:
@@ -60,7 +61,8 @@ class _TrainingFreezer:
         self.fills = [asdict(fill) for fill in batch.fills]
         self.draft = Draft(case)
         self.shapes: Shapes = {}
-        self.truth = self._run("fp64", threads=2, onednn=True)
+        self.truth = self._run("fp64", threads=TRUTH["threads"], onednn=TRUTH["onednn"])
+        self.truth_settings = self.settings
         self.forced = {name: decision.chosen for name, decision in self.truth.decisions.items()}
         add_files(self.draft, self.files)
         for name, tensor in self.objects.items():
@@ -68,9 +70,9 @@ class _TrainingFreezer:
         self._add_outputs()
         self.decisions = add_decisions(self.draft, self.truth, modes=(CASCADE,), margins_told=margins_told)
 
-    def _run(self, dtype: str, *, threads: int, onednn: bool, steps: int = 0, **given: Any) -> Run:
+    def _run(self, dtype: str, *, threads: Value, onednn: Value, steps: int = 0, **given: Any) -> Run:
         """Train a model that is filled anew; ``steps`` of the trajectory, or all of it."""
-        self.legacy.configure(threads=threads, onednn=onednn)
+        self.settings = self.legacy.configure(threads=threads, onednn=onednn, tf32=False)
         self.shapes = self.legacy.load(self.case.id, dtype)  # anew: running DDQ DETR leaves modules on it
         self.weights = self.legacy.fill(self.batch.seed, self.fills)
         self.constants = self.legacy.constants()
@@ -100,19 +102,25 @@ class _TrainingFreezer:
                     f"the legacy engine does not repeat its training in float64: {name} differs on 1 and 2 threads"
                 )
 
-    def add_noise(self, threads: int, onednn: bool) -> None:
-        """Train in float32 on these settings with the truth's draws and choices; note the error of each array."""
+    def add_noise(self, threads: int, onednn: bool) -> Settings:
+        """Train in float32 with the truth's draws and choices; note the error of each array.
+
+        Returns:
+            the settings of that run, as the legacy engine read them back.
+        """
         draws = draws_among(self.truth.tensors)
         run = self._run("fp32", threads=threads, onednn=onednn, draws=draws, forced=self.forced)
         for stage in self.truth.produced:
             self.draft.note_noise(stage, CASCADE, run)
             self.draft.note_table_noise(stage, run)
         self.draft.raise_table_noise("parameters", adaptive_steps(self.truth, self.shapes))
+        return self.settings
 
-    def manifest(self, record_id: str, noise: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Return all of the manifest but the tensors' entries; ``noise`` says which float32 runs there were."""
+    def manifest(self, record_id: str, noise: Sequence[Settings]) -> dict[str, Any]:
+        """Return all of the manifest but the tensors' entries; ``noise`` are the settings of the float32 runs."""
         batch = self.batch
         described = described_run(self.case, record_id, batch, self.legacy, fills=self.fills)
+        described["settings"] = self.truth_settings
         described["weights"].update(sha256=self.weights, shapes=self.shapes, constants=self.constants)
         described["batch"].update(objects=batch.objects, steps=batch.steps, per_step=batch.per_step)
         return {

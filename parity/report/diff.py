@@ -16,6 +16,7 @@ from parity.report.results import Report, StageResult, TensorResult
 SCHEMA = 1
 NOISE = 1.0 / 8.0  # of a budget: in float32 one noise floor of the eight that are allowed (compare/budgets.py)
 SHOWN = 40  # lines for people: where a stage diverges, hundreds of tensors behind it do
+SETTING = "setting "  # before the name of a numerical setting, among the surroundings
 _OWN = ("when", "records")  # of an environment: what every run has differently, and what is told by itself
 
 
@@ -116,12 +117,14 @@ def _error(tensor: TensorResult) -> str:
 
 
 def environment_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """Return what is different about the surroundings of two runs: versions, commit, driver."""
+    """Return what is different about the surroundings of two runs: versions, commit, driver, numerical settings."""
     old, new = surroundings(before), surroundings(after)
+    told = [any(key.startswith(SETTING) for key in facts) for facts in (old, new)]
     return [
         Change("environment", key, old.get(key, ""), new.get(key, ""), worse=False)
         for key in dict.fromkeys((*old, *new))
-        if old.get(key) != new.get(key)
+        # Runs of earlier versions do not tell their settings: that is no change of them.
+        if old.get(key) != new.get(key) and (all(told) or not key.startswith(SETTING))
     ]
 
 
@@ -130,8 +133,9 @@ def surroundings(environment: Mapping[str, Any]) -> dict[str, str]:
 
     Of a legacy engine, each version that some record of the run was frozen with.
     """
-    found = {key: str(value) for key, value in environment.items() if key not in (*_OWN, "new")}
+    found = {key: str(value) for key, value in environment.items() if key not in (*_OWN, "new", "settings")}
     found.update(_texts(environment.get("new")))
+    found.update({SETTING + key: value for key, value in _texts(environment.get("settings")).items()})
     legacy: dict[str, set[str]] = {}
     records = environment.get("records")
     for engines in records.values() if isinstance(records, Mapping) else ():

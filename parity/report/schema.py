@@ -62,7 +62,13 @@ def _environment() -> dict[str, Any]:
     facts: dict[str, Any] = {key: {"type": "string", "description": text} for key, text in _PROVENANCE.items()}
     records = {"type": "object", "description": "CASE/RECORD to the versions that it was frozen with, by engine"}
     new = {**versions, "description": "the new engine's versions"}
-    return {"type": "object", "properties": {**facts, "new": new, "records": records}}
+    settings = {
+        "type": "object",
+        "additionalProperties": {"type": ["boolean", "integer", "string", "null"]},
+        "description": "numerical settings of the new engine's run as they were read back; null for one that its torch"
+        " does not have",
+    }
+    return {"type": "object", "properties": {**facts, "new": new, "settings": settings, "records": records}}
 
 
 def _as_written(value: dict[str, Any]) -> dict[str, Any]:
