@@ -19,6 +19,7 @@ from parity.compare.budgets import Noise
 from parity.compare.tensors import measure
 from parity.errors import ParityError
 from parity.records import store
+from parity.records.listing import LISTING
 from parity.records.store import Entry, Record, _pooled, sha256, write_record
 
 DTYPES = (torch.float64, torch.float32, torch.int64, torch.int32, torch.bool, torch.uint8)
@@ -76,6 +77,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def alter(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a manifest that no list holds to what it was."""
+    (folder.parent.parent / LISTING).unlink(missing_ok=True)
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
@@ -114,7 +117,7 @@ def test_keys_are_those_of_a_stage_role_and_mode(folder: Path) -> None:
 
 def test_a_non_contiguous_tensor_is_stored_as_it_reads(tmp_path: Path) -> None:
     tensor = torch.arange(6.0).reshape(2, 3).t()
-    found = Record(write(tmp_path / "toy", {"neck/t": tensor})).tensor("neck/t")
+    found = Record(write(tmp_path / "a_case" / "toy", {"neck/t": tensor})).tensor("neck/t")
     assert found.tolist() == tensor.tolist()
 
 
@@ -135,6 +138,7 @@ def test_a_missing_manifest_names_the_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", '{"schema": 1', "\x00\x01"])
 def test_a_manifest_that_is_no_json_is_refused(folder: Path, text: str) -> None:
+    (folder.parent.parent / LISTING).unlink()
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ParityError, match=r"manifest\.json is not readable as a manifest"):
         Record(folder)
@@ -142,6 +146,7 @@ def test_a_manifest_that_is_no_json_is_refused(folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["[]", "null", '"text"', "{}", '{"schema": 2, "tensors": {}}'])
 def test_another_schema_is_refused(folder: Path, text: str) -> None:
+    (folder.parent.parent / LISTING).unlink()
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ParityError, match=r"manifest\.json has schema .*, this version reads 1: freeze"):
         Record(folder)

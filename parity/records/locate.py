@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MANIFEST = "manifest.json"
+from parity.records.listing import MANIFEST, finish_replacements
+
 BLOCK = 64  # elements that one projection of a digested tensor covers
 
 
@@ -17,7 +18,9 @@ def default_fixtures() -> Path:
 def find_records(fixtures: Path, *, case: str = "*") -> list[Path]:
     """Return the folders of all records below ``fixtures``, or of one case, sorted.
 
-    A folder whose name begins with a dot is a record that was never finished.
+    A folder whose name begins with a dot is a record that was never finished; a replacement that was interrupted is
+    finished or undone first.
     """
+    finish_replacements(fixtures)
     found = (path.parent for path in fixtures.glob(f"{case}/*/{MANIFEST}"))
     return sorted(folder for folder in found if not folder.name.startswith("."))

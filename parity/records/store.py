@@ -27,7 +27,7 @@ from parity.cases.base import LOSS
 from parity.compare.budgets import Noise
 from parity.errors import ParityError
 from parity.records.kinds import RECIPE, is_training
-from parity.records.locate import MANIFEST
+from parity.records.listing import MANIFEST, digest, listed_as, locked, require_listed
 
 SCHEMA = 1
 _DTYPES = {
@@ -95,18 +95,26 @@ def write_record(
     """
     if folder.exists() and not force:
         raise ParityError(f"record {folder} exists; --force replaces it")
+    fixtures = folder.absolute().parent.parent
     part: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        for file in sorted({entry.file for entry in entries.values()}):
-            content = {key: tensors[key].contiguous() for key, entry in entries.items() if entry.file == file}
-            save_file(content, part / file)
-            (part / file).chmod(0o644)  # safetensors lets only the owner read
-        described = {**manifest, "schema": SCHEMA, "tensors": {key: _plain(entry) for key, entry in entries.items()}}
-        (part / MANIFEST).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
-        part.chmod(0o755)
-        _put_in_place(part, folder)
+        with locked(fixtures):
+            part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            for file in sorted({entry.file for entry in entries.values()}):
+                content = {key: tensors[key].contiguous() for key, entry in entries.items() if entry.file == file}
+                save_file(content, part / file)
+                (part / file).chmod(0o644)  # safetensors lets only the owner read
+            described = {
+                **manifest,
+                "schema": SCHEMA,
+                "tensors": {key: _plain(entry) for key, entry in entries.items()},
+            }
+            text = (json.dumps(described, indent=1, sort_keys=True) + "\n").encode()
+            (part / MANIFEST).write_bytes(text)
+            part.chmod(0o755)
+            with listed_as(folder, text):
+                _put_in_place(part, folder)
     except (OSError, SafetensorError) as error:
         raise ParityError(f"record {folder} could not be written: {error}") from error
     finally:
@@ -115,7 +123,10 @@ def write_record(
 
 
 def _put_in_place(part: Path, folder: Path) -> None:
-    """Rename a complete record to its place; one that is there goes only once the new one stands."""
+    """Rename a complete record to its place; one that is there goes only once the new one stands.
+
+    ``finish_replacements`` puts the old one back where a kill comes between the two renames.
+    """
     if not folder.exists():
         part.rename(folder)
         return
@@ -154,13 +165,17 @@ class Record:
     Attributes:
         manifest: everything but the tensors' own entries.
         entries: key -> entry; a key is ``stage/name`` plus ``#kind`` for digests.
+        digest: the SHA-256 of the manifest.
+        listed: whether the list of the folder of records names it (``records.sha256``).
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / MANIFEST
         try:
-            manifest = json.loads(path.read_text())
+            content = path.read_bytes()
+            self.listed = require_listed(folder, content)
+            manifest = json.loads(content)
         except FileNotFoundError:
             raise ParityError(f"{path} is missing: `parity freeze` makes a record") from None
         except (OSError, ValueError) as error:
@@ -180,6 +195,7 @@ class Record:
                 f"{path} is damaged: {type(error).__name__} at {error}; restore or freeze it again"
             ) from None
         self.manifest = manifest
+        self.digest = digest(content)
         self._families: dict[str, dict[str, Noise]] = {}
         for entry in self.entries.values():
             self._path(entry)
