@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from parity.ap.frames import Predictions
-from parity.coco.categories import IDS
+from parity.coco.categories import IDS, NAMES
+from parity.coco.check import check
+from parity.coco.problems import WRONG_AP
 from parity.errors import ParityError
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -35,16 +37,37 @@ class Evaluation:
 
 
 class Annotations:
-    """An annotation file, read once for all evaluations."""
+    """An annotation file, read once for all evaluations.
 
-    def __init__(self, path: Path) -> None:
+    Its objects are numbered anew, since COCO's evaluation takes an id of 0 for no match.
+
+    Args:
+        images: the folder of the images, to see that they are of the sizes that the file states.
+
+    Attributes:
+        notes: what is wrong with the file and leaves AP right, a line each.
+
+    Raises:
+        ParityError: the file cannot be read, or AP by it would say nothing of a detector.
+    """
+
+    def __init__(self, path: Path, *, images: Path | None = None) -> None:
         self.path = path
         try:
             self.content: dict[str, Any] = json.loads(path.read_bytes())
-            self.images = {int(image["id"]): str(image["file_name"]) for image in self.content["images"]}
-            self.names = {int(one["id"]): str(one["name"]) for one in self.content["categories"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise ParityError(f"{path} is no COCO annotation file: {error}") from None
+        self.notes = _expect_sound(path, images)
+        self.images = {image["id"]: str(image["file_name"]) for image in self.content["images"]}
+        self.names = {one["id"]: str(one["name"]) for one in self.content["categories"]}
+        _expect_own_ids(path, self.names)
+        objects = self.content.get("annotations")
+        if not objects:
+            raise ParityError(f"{path} has no annotations: there is nothing to find, and no AP")
+        self.content["annotations"] = [
+            {**one, "id": number, "iscrowd": int(one.get("iscrowd") or 0)}
+            for number, one in enumerate(objects, start=1)
+        ]
         from faster_coco_eval import COCO
 
         with _quiet():
@@ -53,6 +76,27 @@ class Annotations:
     def category(self, label: int) -> str:
         """Return the name of a contiguous class."""
         return self.names.get(IDS[label], f"class {label}")
+
+
+def _expect_sound(path: Path, images: Path | None) -> list[str]:
+    """Refuse a file that makes AP wrong; return what else is wrong with it."""
+    problems = check(path, images=images)
+    for kind in problems.found:
+        if kind in WRONG_AP:
+            raise ParityError(
+                f"{path}: {problems.line(kind)}: AP by it would be wrong; mend it (`parity coco check` finds all such)"
+            )
+    return [f"{path.name}: {line}" for line in problems.lines()]
+
+
+def _expect_own_ids(path: Path, names: Mapping[int, str]) -> None:
+    for number, name in names.items():
+        own = IDS[NAMES.index(name)] if name in NAMES else number
+        if own != number:
+            raise ParityError(
+                f"{path}: category {number} is {name}, which is {own} in COCO: AP is of COCO's own ids;"
+                " `parity coco labels IN OUT --91` maps contiguous ones"
+            )
 
 
 def evaluate(predictions: Predictions, annotations: Annotations) -> Evaluation:

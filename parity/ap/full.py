@@ -13,7 +13,7 @@ from parity.ap.progress import Progress
 from parity.ap.result import ApResult, judge
 from parity.ap.run import Image, Run
 from parity.ap.settings import Settings
-from parity.ap.subject import Subject, images_of, make_run
+from parity.ap.subject import IMAGES, Subject, images_of, make_run
 from parity.ap.teams import Spawned, Team, Torchrun, complete, gpu_names, torchrun_device, under_torchrun
 from parity.ap.weights import weights_of
 from parity.errors import ParityError
@@ -91,7 +91,8 @@ def _devices(settings: Settings) -> list[str]:
 def _prepared(subject: Subject, settings: Settings) -> tuple[list[Image], dict[str, Path]]:
     if subject.shipped:
         drawn_coco(subject)
-    return images_of(subject, Annotations(subject.annotations).images), weights_of(subject, settings)
+    names = Annotations(subject.annotations, images=subject.coco / IMAGES).images
+    return images_of(subject, names), weights_of(subject, settings)
 
 
 def _judged(
@@ -104,13 +105,14 @@ def _judged(
     else:
         legacy, made = read_committed(subject)
         notes = [*notes, made]
+    annotations = Annotations(subject.annotations)
     return judge(
         case,
         new,
         legacy,
-        Annotations(subject.annotations),
+        annotations,
         files={image.id: image.path for image in images},
         reported=settings.reported.get(case.id, case.reported_ap) or None,
         data=str(subject.coco),
-        notes=tuple(notes),
+        notes=(*notes, *annotations.notes),
     )

@@ -50,6 +50,12 @@ class Segment(msgspec.Struct):
     iscrowd: int | bool = 0
 
 
+class _Kind(msgspec.Struct):
+    """What tells a panoptic file's annotation from an object."""
+
+    segments_info: list[Raw] | None = None
+
+
 class Owner(msgspec.Struct):
     """Whose an annotation of any kind is; ``segments_info`` is in panoptic files only."""
 
@@ -89,7 +95,7 @@ class AnnotationFile:
     @property
     def is_panoptic(self) -> bool:
         """Whether its annotations are lists of segments, one for each image."""
-        first = next(jsonfile.each(self.annotations[:1], Owner, where=f"{self.path}: annotations"), None)
+        first = next(jsonfile.each(self.annotations[:1], _Kind, where=f"{self.path}: annotations"), None)
         return first is not None and first.segments_info is not None
 
     def read_images(self) -> Iterator[Image]:

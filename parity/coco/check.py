@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import math
+import codecs
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
-from parity.coco.annotations import Annotation, AnnotationFile, Image, Segment
+from msgspec import Raw
+
+from parity.coco import jsonfile
+from parity.coco.annotations import AnnotationFile, Category
+from parity.coco.categories import IDS, NAMES
+from parity.coco.entries import Listed, Outlined, Segments
+from parity.coco.objects import LoneBoxes, check_object, check_outline
+from parity.coco.pictures import check_files, check_names, present
+from parity.coco.problems import (
+    ALL_CROWDS,
+    CATEGORY_TWICE,
+    ID_TWICE,
+    ID_ZERO,
+    IMAGE_TWICE,
+    KEY_TWICE,
+    MARK,
+    NO_CROWD_MARK,
+    NO_ID,
+    NO_IMAGE,
+    Problems,
+)
+from parity.coco.repeated import repeated_keys
 from parity.errors import ParityError
 
-_ROUNDING = 0.0101  # COCO keeps two decimals of a box's place and two of its size: their sum is off by up to 0.01
-_EXAMPLES = 5
-Sizes = dict[int, tuple[int, int]]  # image -> width and height in pixels
-
-
-@dataclass
-class Problems:
-    """Kind of problem -> where it was found, in words."""
-
-    found: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, kind: str, where: str) -> None:
-        """Note one more."""
-        self.found.setdefault(kind, []).append(where)
-
-    def lines(self) -> list[str]:
-        """Return a line for each kind: how many, and the first of them."""
-        return [
-            f"{kind}: {len(places)} ({'; '.join(places[:_EXAMPLES])}{'; …' if len(places) > _EXAMPLES else ''})"
-            for kind, places in self.found.items()
-        ]
+Sizes = dict[int, tuple[int, int] | None]  # image -> width and height in pixels
+_LISTS = ("images", "annotations")
 
 
 def check(path: Path, *, images: Path | None = None, masks: Path | None = None) -> Problems:
@@ -46,38 +48,86 @@ def check(path: Path, *, images: Path | None = None, masks: Path | None = None) 
     for folder in (images, masks):
         if folder and not folder.is_dir():
             raise ParityError(f"{folder} is no folder")
-    file = AnnotationFile(path)
     problems = Problems()
-    listed = list(file.read_images())
-    sizes: Sizes = {image.id: (image.width, image.height) for image in listed}
-    _unique(problems, "image id used twice", (image.id for image in listed))
-    _unique(problems, "file name used twice", (image.file_name for image in listed))
-    categories = [category.id for category in file.read_categories()]
-    _unique(problems, "category id used twice", categories)
-    _present(problems, "image file missing", images, [image.file_name for image in listed])
+    file = _opened(problems, path)
+    listed = list(jsonfile.each(file.images, Listed, where=f"{path}: images"))
+    _check_images(problems, listed, images)
+    categories = file.read_categories()
+    _check_categories(problems, categories)
+    known: Sizes = {image.id: image.size for image in listed}
     if file.is_panoptic:
-        _check_panoptic(problems, file, listed, set(categories), masks)
+        _check_panoptic(problems, file, known, {category.id for category in categories}, masks)
     else:
-        _check_instances(problems, file, sizes, set(categories))
+        _check_instances(problems, file, known, {category.id for category in categories})
     return problems
 
 
+def _opened(problems: Problems, path: Path) -> AnnotationFile:
+    """Return the file; add what is wrong with it as JSON."""
+    repeated: list[str] = []
+    file = AnnotationFile(path, jsonfile.read(path, repeated=repeated))
+    with path.open("rb") as start:
+        if start.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+            problems.add(MARK, str(path))
+    for key in repeated:
+        problems.add(KEY_TWICE, key)
+    for name in file.top.keys() - set(_LISTS):
+        _check_keys(problems, name, [file.top[name]])
+    for name, entries in zip(_LISTS, (file.images, file.annotations), strict=True):
+        _check_keys(problems, name, entries)
+    return file
+
+
+def _check_keys(problems: Problems, name: str, entries: Sequence[Raw]) -> None:
+    for index, entry in enumerate(entries):
+        for key in repeated_keys(entry):
+            problems.add(KEY_TWICE, f"{key} in {name}" + (f"[{index}]" if name in _LISTS else ""))
+
+
+def _check_images(problems: Problems, listed: Sequence[Listed], folder: Path | None) -> None:
+    if not listed:
+        problems.add(NO_IMAGE, "images is empty")
+    _unique(problems, IMAGE_TWICE, (image.id for image in listed))
+    _unique(problems, "file name used twice", (image.file_name for image in listed if image.file_name))
+    check_names(problems, listed)
+    if folder:
+        check_files(problems, listed, folder)
+
+
+def _check_categories(problems: Problems, categories: Sequence[Category]) -> None:
+    _unique(problems, CATEGORY_TWICE, (category.id for category in categories))
+    _unique(problems, "category name used twice", (category.name for category in categories))
+    ids = [category.id for category in categories]
+    if {(category.id, category.name) for category in categories} <= set(zip(IDS, NAMES, strict=True)):
+        for before, after in pairwise(ids):
+            if after < before:  # mmdet counts its classes in the file's order, and knows COCO's names by their number
+                problems.add("category in another order than COCO's", f"category {after} after {before}")
+
+
 def _check_instances(problems: Problems, file: AnnotationFile, sizes: Sizes, categories: set[int]) -> None:
-    ids = []
-    for annotation in file.read_annotations():
-        ids.append(annotation.id)
-        where = f"annotation {annotation.id}"
-        if annotation.image_id not in sizes:
-            problems.add("image not in the file", f"{where}: image {annotation.image_id}")
-        _check_object(problems, annotation, where, sizes.get(annotation.image_id), categories)
-    _unique(problems, "annotation id used twice", ids)
+    ids, crowds, lone = [], 0, LoneBoxes()
+    for index, thing in enumerate(jsonfile.each(file.annotations, Outlined, where=f"{file.path}: annotations")):
+        where = f"annotations[{index}]" if thing.id is None else f"annotation {thing.id}"
+        ids.append(thing.id)
+        crowds += bool(thing.iscrowd)
+        if not thing.id:
+            problems.add(NO_ID if thing.id is None else ID_ZERO, f"annotations[{index}]")
+        if thing.iscrowd is None:
+            problems.add(NO_CROWD_MARK, where)
+        if thing.image_id not in sizes:
+            problems.add("image not in the file", f"{where}: image {thing.image_id}")
+        check_object(problems, thing, where, sizes.get(thing.image_id), categories)
+        check_outline(problems, thing, where, lone)
+    lone.judge(problems)
+    _unique(problems, ID_TWICE, (number for number in ids if number is not None))
+    if crowds and crowds == len(ids):
+        problems.add(ALL_CROWDS, f"{crowds} of {crowds} annotations")
 
 
 def _check_panoptic(
-    problems: Problems, file: AnnotationFile, listed: Sequence[Image], categories: set[int], masks: Path | None
+    problems: Problems, file: AnnotationFile, sizes: Sizes, categories: set[int], masks: Path | None
 ) -> None:
-    sizes: Sizes = {image.id: (image.width, image.height) for image in listed}
-    entries = list(file.read_panoptic())
+    entries = list(jsonfile.each(file.annotations, Segments, where=f"{file.path}: annotations"))
     _unique(problems, "image annotated twice", (entry.image_id for entry in entries))
     for entry in entries:
         if entry.image_id not in sizes:
@@ -86,27 +136,13 @@ def _check_panoptic(
         _unique(problems, f"segment id used twice in image {entry.image_id}", ids)
         for segment in entry.segments_info:
             where = f"segment {segment.id} of image {entry.image_id}"
-            _check_object(problems, segment, where, sizes.get(entry.image_id), categories)
+            if not segment.id:
+                problems.add("segment id 0, which is no segment's in the PNGs", where)
+            check_object(problems, segment, where, sizes.get(entry.image_id), categories)
     for number in sorted(sizes.keys() - {entry.image_id for entry in entries}):
         problems.add("image without segments", f"image {number}")
-    _present(problems, "segment PNG missing", masks, [entry.file_name for entry in entries])
-
-
-def _check_object(
-    problems: Problems, thing: Annotation | Segment, where: str, size: tuple[int, int] | None, categories: set[int]
-) -> None:
-    if thing.category_id not in categories:
-        problems.add("category not in the file", f"{where}: category {thing.category_id}")
-    box = thing.bbox
-    if len(box) != 4 or not all(map(math.isfinite, box)):
-        problems.add("box is not four numbers", f"{where}: {box}")
-        return
-    x, y, width, height = box
-    if width <= 0 or height <= 0 or thing.area <= 0:
-        problems.add("box of no area", f"{where}: {box}, area {thing.area}")
-    beyond = size and max(-x, -y, x + width - size[0], y + height - size[1])
-    if size and beyond and beyond > _ROUNDING:
-        problems.add("box outside the image", f"{where}: {box} in {size[0]} x {size[1]}")
+    if masks:
+        present(problems, "segment PNG missing", masks, [entry.file_name for entry in entries])
 
 
 def _unique(problems: Problems, kind: str, values: Iterable[Hashable]) -> None:
@@ -120,12 +156,3 @@ def _repeated(values: Iterable[Hashable]) -> Iterator[Hashable]:
         if value in seen:
             yield value
         seen.add(value)
-
-
-def _present(problems: Problems, kind: str, folder: Path | None, names: Sequence[str]) -> None:
-    if folder is None:
-        return
-    there = {path.name for path in folder.iterdir()}  # one call, not one for each of 118,287 files
-    for name in names:
-        if name not in there and not (folder / name).is_file():
-            problems.add(kind, name)

@@ -6,6 +6,9 @@ instances_train2017.json (450 MB) one needs the ids, and the polygons pass throu
 
 from __future__ import annotations
 
+import codecs
+import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,25 +18,38 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw
 
+from parity.coco.repeated import repeated_outside
 from parity.errors import ParityError
 
 Kind = TypeVar("Kind")
 _TOGETHER = 4096  # entries written in one go
 
 
-def read(path: Path) -> dict[str, Raw] | list[Raw]:
-    """Return a file's outermost object or list, what is inside it undecoded.
+def read(path: Path, *, repeated: list[str] | None = None) -> dict[str, Raw] | list[Raw]:
+    """Return a file's outermost object or list, what is inside it undecoded; a byte order mark is left away.
+
+    Args:
+        repeated: where the keys go that the outermost object has twice, of which the last is kept.
 
     Raises:
-        ParityError: the file cannot be read, is damaged, or holds neither.
+        ParityError: the file cannot be read, is damaged, no UTF-8, or holds neither; a key is there twice and there is
+            no ``repeated``.
     """
     try:
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise ParityError(f"{path}: {error.strerror}") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"[\0", b"\0")):
+        raise ParityError(f"{path} is UTF-16 or UTF-32 text: save it as UTF-8")
     if content[:64].lstrip().startswith(b"["):
         return decode(content, list[Raw], where=str(path))
-    return decode(content, dict[str, Raw], where=str(path))
+    pairs = decode(content, dict[str, Raw], where=str(path))
+    twice = repeated_outside(content, pairs)
+    if twice and repeated is None:
+        raise ParityError(f"{path} has {' and '.join(twice)} twice, of which readers keep the last: keep one")
+    if repeated is not None:
+        repeated += twice
+    return pairs
 
 
 def decode(content: bytes | Raw, kind: type[Kind], *, where: str) -> Kind:
@@ -43,7 +59,29 @@ def decode(content: bytes | Raw, kind: type[Kind], *, where: str) -> Kind:
     except msgspec.ValidationError as error:
         raise ParityError(f"{where} is not in COCO's format: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        number = _no_number(content)
+        if number:
+            raise ParityError(f"{where}: {number}, which is no JSON: replace it by a number") from None
         raise ParityError(f"{where} is damaged or no JSON: {error}") from None
+
+
+def _no_number(content: bytes | Raw) -> str:
+    """Return where the first NaN or infinity is that Python's ``json`` would have written, or nothing."""
+    try:
+        return next(_not_finite(json.loads(bytes(content)), ""), "")
+    except (ValueError, RecursionError):
+        return ""
+
+
+def _not_finite(value: object, place: str) -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{place or 'it'} is {value}"
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _not_finite(inner, f"{place}[{index}]")
 
 
 def each(entries: Iterable[Raw], kind: type[Kind], *, where: str) -> Iterator[Kind]:
