@@ -68,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_cases(commands: Any) -> None:
     cases = commands.add_parser("cases", help="list the detectors that can be proven, and their records")
     cases.add_argument("--fixtures", type=Path, metavar="DIR")
+    help_text = "tell which record binds each top-k, threshold and limit of these cases (default: all with records)"
+    cases.add_argument("--coverage", nargs="*", metavar="CASE", help=help_text)
     cases.set_defaults(run=_cases)
 
 
@@ -266,12 +268,24 @@ def _cases(options: argparse.Namespace) -> int:
     from parity.records.locate import default_fixtures, find_records
 
     fixtures = options.fixtures or default_fixtures()
+    if options.coverage is not None:
+        return _coverage(options.coverage, fixtures)
     for case in all_cases().values():
         records = ", ".join(folder.name for folder in find_records(fixtures, case=case.id)) or "none frozen"
         print(
             f"{case.id:28} {case.title} ({case.legacy} -> {case.new}, COCO AP {case.reported_ap}); records: {records}"
         )
     return PASSED
+
+
+def _coverage(cases: Sequence[str], fixtures: Path) -> int:
+    from parity.limits.command import covered, lines, status
+
+    found = []
+    for coverage in covered(cases, fixtures):
+        found.append(coverage)
+        print("\n".join(lines(coverage)), flush=True)
+    return status(found)
 
 
 def _env(options: argparse.Namespace) -> int:

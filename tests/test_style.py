@@ -30,6 +30,7 @@ WORKER_SIDE = sorted(
                 "ddq_mmdet3rc",
                 "initialisation",
                 "legacy",
+                "limits",
                 "loaders",
                 "mmdet3",
                 "mmdet3_compiled",

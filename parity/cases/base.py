@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from parity.cases.patterns import Pattern, names
 from parity.weights.rules import Rule
@@ -176,6 +176,38 @@ class Deviation:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """One top-k, threshold or upper bound of a detector, and where it shows.
+
+    Attributes:
+        name: what it limits.
+        kind: what binds it (see ``parity.limits.bound``):
+            ``topk``: a choice of so many of more;
+            ``first``: so many of what a choice gives go on, and it gives more;
+            ``per_object``: a matching with so many rows for each object, where there are more;
+            ``overlap``: an IoU on either side, near it;
+            ``threshold``: a score on either side, near it;
+            ``unfiltered``: no score is too low: one below the usual thresholds is chosen;
+            ``setting``: nothing does, it chooses among nothing.
+        value: the number itself.
+        decisions: pattern (fnmatch) of the decisions that it shows in.
+        keys: engine -> the key of its config that says it; an engine that is not named has it in its code.
+        said: what these keys hold, where that is not ``value``.
+        training: whether it is a limit of training alone.
+        reason: why no record binds it; empty where one has to.
+    """
+
+    name: str
+    kind: str
+    value: float
+    decisions: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    said: Optional[float] = None
+    training: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class ApLimits:
     """How far AP and detections may lie apart.
 
@@ -211,6 +243,7 @@ class Case:
         options: engine name -> config key (``model.test_cfg.score_thr``) -> value that it is set to.
         initial_seeds: from how many random initialisations each parameter's law is told.
         ap: limits of full-val AP.
+        limits: every top-k, threshold and upper bound of the detector; ``parity cases --coverage`` tells what binds it.
     """
 
     id: str
@@ -235,6 +268,7 @@ class Case:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     initial_seeds: int = 8
     ap: ApLimits = ApLimits()
+    limits: Tuple[Limit, ...] = ()
 
     def meaning(self, name: str) -> Meaning:
         """Return what a tensor is, looked up without its index and without a feature map's stride."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Tuple
 
-from parity.cases import ddq_fcn
+from parity.cases import ddq_fcn, ddq_limits
 from parity.cases.base import Batch, Call, Case, Deviation, Fill, Meaning, Slice, Stage, TrainingBatch
 from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RESNET
 from parity.cases.patterns import Constant, Ignore, Instances, Many, Metas, Samples, Split
@@ -229,6 +229,7 @@ def case(name: str, title: str, config: str, *, reported_ap: float, stages: Tupl
         recipe_stages=RECIPE_STAGES,
         deviations=DEVIATIONS,
         cliffs=CLIFFS,
+        limits=ddq_limits.DETR,
         **others,
     )
 

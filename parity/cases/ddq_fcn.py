@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Dict
 
+from parity.cases import ddq_limits
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage, TrainingBatch
 from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RESNET, SQUARE_IMAGES
 from parity.cases.patterns import Constant, Detections, Ignore, Instances, Many, Metas, PerImage
@@ -218,6 +219,7 @@ CASES = (
         weights=WEIGHTS,
         records=records(20),
         training=training(120),
+        limits=ddq_limits.FCN,
     ),
     Case(
         id="ddq_fcn_r50_36e",
@@ -239,5 +241,6 @@ CASES = (
         weights=WEIGHTS,
         records=short_records(26),
         training=training(126),
+        limits=ddq_limits.FCN,
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Tuple
 
-from parity.cases import ddq_fcn
+from parity.cases import ddq_fcn, ddq_limits
 from parity.cases.base import Batch, Call, Case, Deviation, Fill, Meaning, Stage
 from parity.cases.common import RECIPE_STAGES, SQUARE_IMAGES
 from parity.cases.ddq_fcn import AUXILIARY, BACKBONE, DENSE, LEVELS
@@ -246,6 +246,7 @@ CASES = (
         weights=WEIGHTS,
         records={name: ddq_fcn.records(30)[name] for name in ("padded", "tiny", "crowded", "nothing")},
         training=ddq_fcn.training(130),
+        limits=ddq_limits.RCNN,
     ),
     Case(
         id="ddq_rcnn_r50_36e",
@@ -272,5 +273,6 @@ CASES = (
             "photo": Batch(seed=37, files=("china.jpg",), scale=(64, 48)),
         },
         training=ddq_fcn.training(136),
+        limits=ddq_limits.RCNN,
     ),
 )

@@ -166,8 +166,49 @@ def is_best_first(choice: Choice) -> bool:
     >>> [is_best_first(Choice("topk", scores, torch.tensor(c), {}, 3)) for c in ([0, 2], [2, 0])]
     [True, False]
     """
-    rows = [_all_scores(row)[row.chosen] for row in _choice_rows(choice)]
-    return not any(bool((scores[1:] > scores[:-1]).any()) for scores in rows)
+    return not any(bool((scores[1:] > scores[:-1]).any()) for scores in chosen_scores(choice))
+
+
+def chosen_scores(choice: Choice) -> list[Tensor]:
+    """Return the scores (K,) of what each row chose, in its order, best high: of costs their negative."""
+    return [_all_scores(row)[row.chosen] for row in _choice_rows(choice)]
+
+
+def nearest_overlaps(truth: Choice) -> tuple[float, float]:
+    """Return the greatest IoU up to the threshold of a suppression, and the least beyond it.
+
+    Of the pairs of a box that was kept and one that scores no higher; infinite where there is no such pair.
+
+    >>> boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 10, 4]])
+    >>> scores = torch.tensor([0.9, 0.8, 0.7])
+    >>> nearest_overlaps(Choice("nms", scores, torch.tensor([0, 2]), {"iou_threshold": 0.5}, 3, boxes))
+    (0.4, 0.6)
+    """
+    overlap, ranked = _ranked_overlaps(truth)
+    return _nearest(overlap[ranked], truth.settings["iou_threshold"])
+
+
+def nearest_scores(truth: Choice) -> tuple[float, float]:
+    """Return the greatest score up to a threshold, and the least above it; infinite where there is none."""
+    return _nearest(torch.cat([_all_scores(row) for row in _choice_rows(truth)]), truth.settings["threshold"])
+
+
+def _nearest(values: Tensor, threshold: float) -> tuple[float, float]:
+    below, above = values[values <= threshold], values[values > threshold]
+    return (
+        float(below.max()) if below.numel() else -math.inf,
+        float(above.min()) if above.numel() else math.inf,
+    )
+
+
+def _ranked_overlaps(truth: Choice) -> tuple[Tensor, Tensor]:
+    """Return the IoU (K, N) of what was kept with all, and for which of these pairs it could have decided."""
+    assert truth.boxes is not None
+    scores = _all_scores(truth)
+    kept = scores[truth.chosen]
+    overlap, _ = iou_with_slack(truth.boxes.double()[truth.chosen], truth.boxes.double(), 0.0)
+    overlap[torch.arange(len(truth.chosen)), truth.chosen] = -math.inf
+    return overlap, kept[:, None] >= scores[None]
 
 
 def _best_first(chosen: Tensor, truth: Choice) -> Tensor:
@@ -333,10 +374,7 @@ def margins(truth: Choice) -> Margins:
         chosen = scores[row.chosen if row.ordered else _best_first(row.chosen, row)]
         gaps = (chosen[:-1] - chosen[1:]).abs()
         if row.kind == "nms":
-            assert row.boxes is not None
-            overlap, _ = iou_with_slack(row.boxes.double()[row.chosen], row.boxes.double(), 0.0)
-            overlap[torch.arange(len(row.chosen)), row.chosen] = -math.inf
-            ranked = chosen[:, None] >= scores[None]
+            overlap, ranked = _ranked_overlaps(row)
             distance = (overlap - row.settings["iou_threshold"]).abs()[ranked]
             iou = min([iou, *distance.min(-1).values.reshape(-1).tolist()] if distance.numel() else [iou])
         else:

@@ -155,6 +155,9 @@ class RemoteSession:
     def preprocess(self, files: Sequence[bytes], scale: Sequence[int]) -> Run:
         return wire.decode_run(self._ask("preprocess", files=list(files), scale=list(scale)))
 
+    def limits(self, case_id: str) -> dict[str, float]:
+        return dict(self._ask("limits", case_id=case_id))
+
     def recipe(self, case_id: str, stage: str, **arguments: Any) -> Run:
         return wire.decode_run(self._ask("recipe", case_id=case_id, stage=stage, **arguments))
 

@@ -17,6 +17,7 @@ from parity.cases.registry import find_case
 from parity.engines import numerics, training
 from parity.engines.base import Engine, Run
 from parity.engines.detector import Detector
+from parity.engines.limits import limits_of
 from parity.engines.numerics import Numerics, Settings, Value
 from parity.errors import ParityError
 from parity.taps.decisions import DecisionTaps
@@ -206,6 +207,10 @@ class Session:
                 forward(batch)
                 seconds[name].append(time.perf_counter() - start)
         return seconds
+
+    def limits(self, case_id: str) -> Dict[str, float]:
+        """Return key -> number of every limit in the case's config; it needs no detector loaded before."""
+        return limits_of(self.engine.config(find_case(case_id)))
 
     def recipe(self, case_id: str, stage: str, **arguments: Any) -> Run:
         """Run one stage of a case's recipe (see ``engines.recipe``); it needs no detector loaded before."""

@@ -232,6 +232,7 @@ def described_run(
             "pictures": [asdict(picture) for picture in batch.pictures],
         },
         "weights": {"seed": batch.seed, "fills": list(fills)},
+        "limits": legacy.limits(case.id),
         "thresholds": True,  # what was kept for scoring high enough counts among the decisions
     }
 
