@@ -18,6 +18,7 @@ from parity.compare.verdicts import worst
 from parity.engines.numerics import require_tf32
 from parity.engines.opening import open_legacy
 from parity.errors import ParityError
+from parity.limits.command import told
 from parity.provenance import provenance
 from parity.records.freeze import VARIANTS
 from parity.records.freeze import freeze as freeze_record
@@ -143,6 +144,8 @@ def check(options: argparse.Namespace) -> bool:
         results += _check_case(case, folders[case.id], options, environment)
     if not results:
         raise ParityError(_nothing_to_check(cases[0], options))
+    if options.report_dir:
+        environment["limits"] = told((result.case for result in results), fixtures)
     seconds = round(time.perf_counter() - start, 1)
     return _finish(Report(environment, tuple(results), seconds), options)
 

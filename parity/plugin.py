@@ -253,13 +253,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         from parity.report.terminal import summarise
 
         try:
-            summarise(_gathered_report(), terminalreporter, folder=config.getoption("report_dir"))
+            summarise(_gathered_report(config), terminalreporter, folder=config.getoption("report_dir"))
         except ParityError as error:  # a report that was asked for and is not there: CI must not go on as if it were
             terminalreporter.write_line(f"parity: {error}", red=True)
             config.stash[session_key].exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
-def _gathered_report() -> Any:
+def _gathered_report(config: pytest.Config) -> Any:
     """Return what all workers found as one report; it began when the first of them did."""
     from parity.report.results import Report, stage_from_json
 
@@ -268,4 +268,9 @@ def _gathered_report() -> Any:
     environment["records"] = {name: engines for each in found for name, engines in each["records"].items()}
     environment["when"] = min(each["when"] for each in found)
     results = tuple(stage_from_json(each[_RESULT]) for each in _gathered)
+    if config.getoption("report_dir"):
+        from parity.limits.command import told
+
+        fixtures = config.getoption("fixtures_dir") or default_fixtures()
+        environment["limits"] = told((result.case for result in results), fixtures)
     return Report(environment, results, round(time.perf_counter() - _began, 1))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from parity.cases.base import Case, Limit
+from parity.cases.pairs import paired_id
 from parity.cases.registry import all_cases
 from parity.compare.decisions import Choice, chosen_scores, nearest_overlaps, nearest_scores
 from parity.engines.limits import limits_of
@@ -23,6 +24,7 @@ from parity.limits.bound import Binding, binding
 from parity.limits.coverage import Coverage, Row, cover
 from parity.records.draft import Draft
 from parity.records.store import Record, write_record
+from parity.report.diff import surroundings
 
 Command = Callable[..., tuple[int, str, str]]
 Frozen = Callable[..., Record]
@@ -306,6 +308,23 @@ def test_coverage_of_a_case_without_records_is_one_line(parity_command: Command,
     status, _, err = parity_command("cases", "--coverage", "ddq_detr_4scale_r50_12")
     assert status == 2
     assert f"did you mean '{case.id}'?" in err
+
+
+def test_the_page_of_a_run_shows_the_limits_of_its_cases(
+    parity_command: Command, copied_record: Path, tmp_path: Path, case: Case
+) -> None:
+    pytest.importorskip("mmdet", reason="mmdet is missing; `parity env mmdet3` installs it")
+    words = ("--stage", "preprocess", "--mode", "isolated", "--dtype", "fp64", "--report-dir", tmp_path / "run")
+    status, _, err = parity_command("check", case.id, "--fixtures", copied_record.parents[1], *words)
+    assert status == 0, err
+    environment = json.loads((tmp_path / "run" / "results.json").read_text())["environment"]
+    assert [row["limit"] for row in environment["limits"][case.id]["rows"]] == [row.name for row in case.limits]
+    assert "padded, predict.topk.0: 300 of 72000" in (tmp_path / "run" / "index.html").read_text()
+    assert "limits" not in surroundings(environment)
+
+
+def test_a_pair_of_other_engines_has_no_limits_of_its_own(tmp_path: Path, case: Case) -> None:
+    assert command.told([paired_id(case.id, "mmdet3", "mmdet3_compiled")], tmp_path) == {}
 
 
 def test_every_shipped_case_declares_its_limits() -> None:

@@ -396,3 +396,42 @@ def test_a_damaged_or_newer_file_makes_no_page(tmp_path, parity_command, text, s
     assert says in err
     assert err.count("\n") == 1
     assert not (tmp_path / "page").exists()
+
+
+LIMITS = {
+    CASE: {
+        "rows": [
+            {
+                **{"limit": "queries", "value": 900, "where": "model.num_queries", "record": "limits"},
+                **{"decision": "query_selection.nms.0", "how": "the first 900 of 1352", "reason": ""},
+            },
+            {"limit": "denoising", "value": 100, "where": "in the code", "reason": "it chooses among <nothing>"},
+        ],
+        "problems": [],
+    }
+}
+
+
+def limits_of_page(limits: object) -> str:
+    page = render(Report({**ENVIRONMENT, "limits": limits}, (report_tools.check("decoder"),)))
+    return page.split('<h2 id="limits">')[1].split("<h2")[0]
+
+
+def test_limits_are_told_with_what_binds_them():
+    section = limits_of_page(LIMITS)
+    assert "<details>" in section
+    assert "1 of 2 limits bound by a record" in section
+    assert "limits, query_selection.nms.0: the first 900 of 1352" in section
+    assert "it chooses among &lt;nothing&gt;" in section
+
+
+def test_limits_that_nothing_binds_and_wrong_declarations_are_open():
+    rows = [{"limit": "queries", "value": 900, "where": "in the code", "record": "", "reason": ""}]
+    for said in ({"rows": rows, "problems": []}, {"rows": [], "problems": ["mmdet3's config has a limit"]}):
+        section = limits_of_page({CASE: said})
+        assert "<details open>" in section
+        assert "not bound</span>" in section or "mmdet3&#39;s config has a limit" in section
+
+
+def test_earlier_results_tell_no_limits():
+    assert 'id="limits"' not in render(Report(ENVIRONMENT, (report_tools.check("decoder"),)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from parity.cases.base import Case
+from parity.cases.pairs import split_id
 from parity.cases.registry import all_cases, find_case
 from parity.engines.session import Session
 from parity.errors import ParityError
@@ -46,6 +49,19 @@ def covered(names: Sequence[str], fixtures: Path) -> Iterator[Coverage]:
     for name, folders in found.items():
         if folders:
             yield coverage_of(find_case(name), folders)
+
+
+def told(cases: Iterable[str], fixtures: Path) -> dict[str, Any]:
+    """Return what a run's results keep of its cases' limits: case -> ``rows`` and ``problems``.
+
+    A case with other engines than its own is left out: its limits are those of the case.
+    """
+    own = [name for name in dict.fromkeys(cases) if not split_id(name)[1]]
+    found = [coverage_of(find_case(name), find_records(fixtures, case=name)) for name in own]
+    return {
+        coverage.case: {"rows": [asdict(row) for row in coverage.rows], "problems": list(coverage.problems)}
+        for coverage in found
+    }
 
 
 def lines(coverage: Coverage) -> Iterator[str]:

@@ -18,6 +18,7 @@ from parity.report.curves import Curve, curves_view
 from parity.report.engine_table import engines
 from parity.report.figures import duration, index, number, tensor_name, values, word
 from parity.report.files import templates, write_text
+from parity.report.limits import limits_view
 from parity.report.located import Located, read_located
 from parity.report.order import rerun, stage_order, unique
 from parity.report.plotly import plotly_script
@@ -128,6 +129,7 @@ def _view(report: Report, located: Located) -> dict[str, Any]:
         "about": {key: str(report.environment.get(key, "")) for key in ("parity", "when", "commit")},
         "causes": _causes(checks),
         "deviations": _deviations(checks),
+        "limits": limits_view(report.environment),
         "data": run_data(checks, located),
     }
 

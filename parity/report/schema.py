@@ -68,7 +68,12 @@ def _environment() -> dict[str, Any]:
         "description": "numerical settings of the new engine's run as they were read back; null for one that its torch"
         " does not have",
     }
-    return {"type": "object", "properties": {**facts, "new": new, "settings": settings, "records": records}}
+    limits = {
+        "type": "object",
+        "description": "case to what its records show of its top-k, thresholds and limits: rows, and problems",
+    }
+    properties = {**facts, "new": new, "settings": settings, "records": records, "limits": limits}
+    return {"type": "object", "properties": properties}
 
 
 def _as_written(value: dict[str, Any]) -> dict[str, Any]:
