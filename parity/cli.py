@@ -19,6 +19,7 @@ from parity.clusters.options import add_jobs, add_submit
 from parity.coco.options import add_coco
 from parity.errors import ParityError
 from parity.report.options import add_diff, add_report
+from parity.text import one_line
 
 PASSED, DIVERGED, WRONG_CALL = 0, 1, 2
 
@@ -150,6 +151,7 @@ def _add_convert(commands: Any) -> None:
     convert.add_argument("--ledger", type=Path, metavar="FILE", help="write where every key came from and went (JSON)")
     convert.add_argument("--reverse", action="store_true", help="from the new engine back to the legacy one")
     convert.add_argument("--ema", action="store_true", help="take the averaged weights, not the trained ones")
+    convert.add_argument("--ema-from", default="", metavar="PLACE", help="of several averages, those of PLACE")
     convert.add_argument("--trust-pickle", action="store_true", help="run whatever the file's pickle asks for")
     convert.set_defaults(run=_convert)
 
@@ -233,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _use_pair(options)
         return int(options.run(options))
     except ParityError as error:
-        print(f"parity: {error}", file=sys.stderr)
+        print(f"parity: {one_line(str(error))}", file=sys.stderr)
         if error.detail:
             print(error.detail, file=sys.stderr)
         if "--debug" in words:

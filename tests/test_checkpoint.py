@@ -6,6 +6,8 @@ a class of theirs is pickled under its own name, without the package.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import pickle
 import sys
@@ -21,7 +23,6 @@ import torch
 
 from parity.errors import ParityError
 from parity.weights.checkpoint import LEFT, read_checkpoint, write_checkpoint
-from parity.weights.pickles import Inert
 
 State = dict[str, torch.Tensor]
 
@@ -29,6 +30,8 @@ State = dict[str, torch.Tensor]
 @pytest.fixture
 def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], type]:
     """Return a function that makes a class which pickles under a full name that need not be installed here."""
+    with contextlib.suppress(ImportError):  # pickling imports the package of a stand-in: it must not see any of them
+        importlib.import_module("mmengine.runner")
 
     def make(full_name: str, base: type = object) -> type:
         module_name, name = full_name.rsplit(".", 1)
@@ -212,7 +215,7 @@ class _Runs:
     ("function", "arguments", "name"),
     [
         (os.system, ("touch was_run",), r"posix\.system"),
-        (eval, ("open('was_run', 'w')",), "eval"),
+        (eval, ("open('was_run', 'w')",), r"builtins\.eval"),
         (Path, ("x",), r"pathlib\.Path"),
         (getattr, (OrderedDict, "fromkeys"), r"builtins\.getattr"),
     ],
@@ -242,7 +245,6 @@ def test_what_is_let_through_is_inert(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": np.ones(2, dtype=object)}}, tmp_path / "a.pth")
     with pytest.raises(ParityError, match=r"a\.pth: 1 entries of its state dict are no tensors \['a'\]"):
         read_checkpoint(tmp_path / "a.pth")
-    assert vars(Inert("anything")) == {}
 
 
 @pytest.mark.parametrize("keep", [0, 10, 300, -200])
@@ -250,7 +252,7 @@ def test_what_is_let_through_is_inert(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(tmp_path: Path, keep: int, new_format: bool) -> None:
     torch.save({"state_dict": weights()}, tmp_path / "a.pth", _use_new_zipfile_serialization=new_format)
     (tmp_path / "a.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:keep])
-    with pytest.raises(ParityError, match=r"a\.pth(: its pickle is refused| is damaged or no checkpoint)") as refused:
+    with pytest.raises(ParityError, match=r"a\.pth is (no checkpoint but an? (empty|zip) file|damaged)") as refused:
         read_checkpoint(tmp_path / "a.pth")
     assert "\n" not in str(refused.value)
 
@@ -262,7 +264,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: int, new_format: bool
         ({"epoch": 3, "weights": {}}, r"holds no state dict: .* it has epoch, weights"),
         ([torch.ones(1)], r"holds no state dict but a list"),
         ({"state_dict": {"a": 1, "b": torch.ones(1)}}, r"1 entries of its state dict are no tensors \['a'\]"),
-        ({"state_dict": {"a": torch.ones(2, 2).to_sparse()}}, r"1 entries of its state dict are sparse or quantized"),
+        ({"state_dict": {"a": torch.ones(2, 2).to_sparse()}}, r"1 entries of its state dict are sparse \['a'\]"),
     ],
 )
 def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any, message: str) -> None:
@@ -274,13 +276,13 @@ def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any, message
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"none\.pth: No such file or directory"):
         read_checkpoint(tmp_path / "none.pth")
-    with pytest.raises(ParityError, match=r"Is a directory"):
+    with pytest.raises(ParityError, match=r" is a folder, not a checkpoint"):
         read_checkpoint(tmp_path)
 
 
 def test_a_plain_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(pickle.dumps({"state_dict": {"a": [1.0]}}))
-    with pytest.raises(ParityError, match=r"a\.pth(: its pickle is refused| is damaged or no checkpoint)"):
+    with pytest.raises(ParityError, match=r"a\.pth is no checkpoint but a pickle that torch\.save did not write"):
         read_checkpoint(tmp_path / "a.pth")
 
 

@@ -87,7 +87,7 @@ def test_weights_trained_on_cannot_be_reversed_without_what_was_dropped(
     torch.save({"state_dict": {name: torch.ones(shape) for name, shape in NEW.items()}}, tmp_path / "new.pth")
     status, _, err = parity_command("convert", small_case.id, tmp_path / "new.pth", tmp_path / "back.pth", "--reverse")
     assert status == 2
-    assert "parity: weights: cannot be reversed: 89 of the 91 rows of 'cls.weight' were dropped and not kept" in err
+    assert "new.pth: weights: cannot be reversed: 89 of the 91 rows of 'cls.weight' were dropped and not kept" in err
     assert not (tmp_path / "back.pth").exists()
 
 
@@ -100,10 +100,8 @@ def test_convert_writes_nothing_unless_all_is_accounted_for(
     status, _, err = parity_command(
         "convert", small_case.id, tmp_path / "in.pth", tmp_path / "o.pth", "--ledger", ledger
     )
-    assert (status, err) == (
-        2,
-        "parity: weights: 1 legacy keys have no place ['strange'], 0 new keys get no value []\n",
-    )
+    named = f"parity: {tmp_path / 'in.pth'}: weights: "
+    assert (status, err) == (2, f"{named}1 legacy keys have no place ['strange'], 0 new keys get no value []\n")
     assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
 
 

@@ -15,7 +15,7 @@ from parity.ap.run import Image, Run
 from parity.ap.settings import Settings
 from parity.ap.subject import IMAGES, Subject, images_of, make_run
 from parity.ap.teams import Spawned, Team, Torchrun, complete, gpu_names, torchrun_device, under_torchrun
-from parity.ap.weights import weights_of
+from parity.ap.weights import remarks_of, weights_of
 from parity.errors import ParityError
 
 Say = Callable[[str], None] | None
@@ -29,7 +29,7 @@ def full_ap(subject: Subject, settings: Settings, *, say: Say = None) -> ApResul
     """
     team = _team(settings)
     images, weights = team.agree(lambda: _prepared(subject, settings))
-    notes = []
+    notes = remarks_of(weights[subject.case.legacy])
     for engine in (subject.case.legacy, subject.case.new):
         if engine == subject.case.new or subject.python:
             notes += predict(make_run(subject, engine, weights[engine], images, settings), team, settings, say=say)

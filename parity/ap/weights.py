@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -14,6 +16,10 @@ from parity.errors import ParityError
 from parity.weights.checkpoint import read_checkpoint
 from parity.weights.conversion import convert
 from parity.weights.convert_command import new_shapes
+
+_REMARKS = "remarks"
+# This command has neither option: what one of them would take goes through a file that `parity convert` writes.
+_OPTIONS = ("parity convert --ema", "parity convert --trust-pickle")
 
 
 def weights_of(subject: Subject, settings: Settings) -> dict[str, Path]:
@@ -28,13 +34,23 @@ def weights_of(subject: Subject, settings: Settings) -> dict[str, Path]:
     folder = settings.folder / case.id / f"weights-{sha256(subject.checkpoint)[:16]}"
     files = {engine: folder / f"{engine}.safetensors" for engine in (case.legacy, case.new)}
     if not all(file.is_file() for file in files.values()):
-        state = {
-            name: value for name, value in read_checkpoint(subject.checkpoint).state.items() if _is_filled(name, value)
-        }
-        converted = convert(state, rules=case.rules, target_names=new_shapes(case))
-        _save(files[case.legacy], state)
-        _save(files[case.new], converted)
+        checkpoint = read_checkpoint(subject.checkpoint, options=_OPTIONS)
+        state = {name: value for name, value in checkpoint.state.items() if _is_filled(name, value)}
+        try:
+            converted = convert(state, rules=case.rules, target_names=new_shapes(case))
+        except ParityError as error:
+            raise ParityError(f"{subject.checkpoint}: {error}") from None
+        remarks = [f"{subject.checkpoint.name}: {remark}" for remark in checkpoint.remarks]
+        _save(files[case.legacy], state, remarks)
+        _save(files[case.new], converted, remarks)
     return files
+
+
+def remarks_of(weights: Path) -> list[str]:
+    """Return what was noticed of a checkpoint when it was converted into this file."""
+    with safe_open(weights, framework="pt") as file:
+        remarks: list[str] = json.loads((file.metadata() or {}).get(_REMARKS, "[]"))
+    return remarks
 
 
 def _is_filled(name: str, value: Tensor) -> bool:
@@ -42,12 +58,16 @@ def _is_filled(name: str, value: Tensor) -> bool:
     return value.is_floating_point() or name.endswith("num_batches_tracked")
 
 
-def _save(path: Path, state: Mapping[str, Tensor]) -> None:
+def _save(path: Path, state: Mapping[str, Tensor], remarks: list[str]) -> None:
     """Write a state dict whole or not at all; names that share memory are written each."""
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous().clone() for name, value in state.items()}, part)
+        save_file(
+            {name: value.contiguous().clone() for name, value in state.items()},
+            part,
+            metadata={_REMARKS: json.dumps(remarks)},
+        )
         part.replace(path)
     except OSError as error:
         raise ParityError(f"{path} cannot be written: {error}") from None

@@ -71,14 +71,21 @@ def _rows_of(value: Tensor, to: int) -> Tensor:
 
 
 def map_checkpoint(
-    source: Path, output: Path, *, to: int, pattern: str = "", ema: bool = False, trust_pickle: bool = False
+    source: Path,
+    output: Path,
+    *,
+    to: int,
+    pattern: str = "",
+    ema: bool = False,
+    ema_from: str = "",
+    trust_pickle: bool = False,
 ) -> list[str]:
     """Map a checkpoint's head; return what was done, a line each.
 
     Raises:
         ParityError: a file cannot be read or written, or has no such head; it is named.
     """
-    checkpoint = read_checkpoint(source, ema=ema, trust_pickle=trust_pickle)
+    checkpoint = read_checkpoint(source, ema=ema, ema_from=ema_from, trust_pickle=trust_pickle)
     try:
         done = map_head(checkpoint.state, to=to, pattern=pattern)
     except ParityError as error:
@@ -87,5 +94,6 @@ def map_checkpoint(
     meta = {"dataset_meta": {"classes": classes}, "CLASSES": classes, "parity": {"from": source.name, "classes": to}}
     write_checkpoint(output, done.state, source=source, meta=meta, left=None)
     lines = [f"{output}: {checkpoint.origin}, {len(done.changed)} parameters mapped to {to} classes"]
+    lines += [f"  {remark}" for remark in checkpoint.remarks]
     lines += [f"  {name}: {len(checkpoint.state[name])} -> {len(done.state[name])} rows" for name in done.changed]
     return lines + [f"  left alone: {name}, {len(done.state[name])} rows" for name in done.suspects]

@@ -60,13 +60,16 @@ def _files(tool: Any) -> None:
 
 def _add_labels(tools: Any) -> None:
     labels = tools.add_parser("labels", help="map annotations, results or a checkpoint's head: 91 ids or 80 classes")
-    labels.add_argument("input", type=Path, metavar="IN", help=".json, or a checkpoint (.pth)")
+    labels.add_argument(
+        "input", type=Path, metavar="IN", help=".json, or a checkpoint (.pth, .safetensors, .index.json)"
+    )
     labels.add_argument("output", type=Path, metavar="OUT")
     to = labels.add_mutually_exclusive_group(required=True)
     to.add_argument("--91", dest="to", action="store_const", const=91, help="to COCO's own ids")
     to.add_argument("--80", dest="to", action="store_const", const=80, help="to contiguous classes, 0 to 79")
     labels.add_argument("--head", default="", metavar="PATTERN", help="parameters to map, such as '*.fc_cls.*'")
     labels.add_argument("--ema", action="store_true", help="take the averaged weights, not the trained ones")
+    labels.add_argument("--ema-from", default="", metavar="PLACE", help="of several averages, those of PLACE")
     labels.add_argument("--trust-pickle", action="store_true", help="run whatever the file's pickle asks for")
     labels.set_defaults(run=_labels)
 
@@ -134,7 +137,7 @@ def _cut(options: argparse.Namespace, choice: Any) -> int:
 
 
 def _labels(options: argparse.Namespace) -> int:
-    if options.input.suffix == ".json":
+    if options.input.suffix == ".json" and not options.input.name.endswith(".index.json"):
         from parity.coco.labels import relabel
 
         lines = [relabel(options.input, options.output, to=options.to)]
@@ -147,6 +150,7 @@ def _labels(options: argparse.Namespace) -> int:
             to=options.to,
             pattern=options.head,
             ema=options.ema,
+            ema_from=options.ema_from,
             trust_pickle=options.trust_pickle,
         )
     print("\n".join(lines))

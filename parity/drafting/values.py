@@ -16,17 +16,23 @@ Shapes = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True)
 class Values:
-    """A checkpoint's keys: name -> hash of the value, and the shape; both empty where no file is given."""
+    """A checkpoint's keys: name -> hash of the value, and the shape; both empty where no file is given.
+
+    Attributes:
+        of_file: what else of the file the user has to know, a line each.
+    """
 
     option: str
     path: Path | None
     hashes: Mapping[str, str]
     shapes: Shapes
+    of_file: tuple[str, ...] = ()
 
     def remarks(self, model: Shapes) -> Iterator[str]:
         """Say how the checkpoint fits the model that the config builds."""
         if self.path is None:
             return
+        yield from (f"{self.option} {self.path}: {remark}" for remark in self.of_file)
         absent = sorted(name for name in model if name not in self.shapes)
         beyond = sorted(name for name in self.shapes if name not in model)
         other = sorted(name for name in model if name in self.shapes and list(self.shapes[name]) != list(model[name]))
@@ -58,9 +64,10 @@ def checkpoint_values(options: argparse.Namespace) -> tuple[Values, Values]:
 def _read(option: str, path: Path | None, *, trust_pickle: bool) -> Values:
     if path is None:
         return Values(option, None, {}, {})
-    state = read_checkpoint(path, trust_pickle=trust_pickle).state
-    hashes = {name: sha256(tensor) for name, tensor in state.items()}
-    return Values(option, path, hashes, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    checkpoint = read_checkpoint(path, trust_pickle=trust_pickle, options=("parity convert --ema", "--trust-pickle"))
+    hashes = {name: sha256(tensor) for name, tensor in checkpoint.state.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.state.items()}
+    return Values(option, path, hashes, shapes, checkpoint.remarks)
 
 
 def remarks(legacy: Values, new: Values, *, shapes: tuple[Shapes, Shapes]) -> Iterator[str]:

@@ -1,38 +1,39 @@
-"""The weights in a ``.pth``, whatever wrote it, and a ``.pth`` that mmengine reads.
+"""The weights in a checkpoint, whatever wrote it, and a ``.pth`` that mmengine reads.
 
-Layouts: mmengine's and mmcv 1.x's ``{meta, state_dict, …}``, ``{model: …}``, and a bare state dict. Where
-averaged (EMA) weights lie is each framework's own affair:
-
-* mmengine's ``EMAHook`` saves them **as** ``state_dict``, and the trained ones as ``ema_state_dict``, below
-  ``module.``: its tests and its users run on the average.
-* mmcv 1.x's ``EMAHook`` keeps a buffer ``ema_backbone_conv1_weight`` for each parameter. With mmcv's own
-  priority the buffers hold the average when a checkpoint is saved; registered ahead of the checkpoint hook,
-  as mmdet 2.x does (``priority=49``), the two have been exchanged.
+Layouts: mmengine's and mmcv 1.x's ``{meta, state_dict, …}``, ``{model: …}``, a bare state dict, and safetensors. Where
+averaged (EMA) weights lie is each framework's own affair: see ``averages``.
 """
 
 from __future__ import annotations
 
-import ast
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
 
 from parity.errors import ParityError
+from parity.text import listed, one_line, shown
 from parity.weights import pickles
+from parity.weights.averages import LOOKED_AT, Average, averages
+from parity.weights.claims import Claim
+from parity.weights.kinds import INDEX, SAFETENSORS, kind_of
+from parity.weights.layouts import Values, nothing, state_dict, tensors, without_wrapper
+from parity.weights.opcodes import Damaged
+from parity.weights.remarks import about_averages, about_values
+from parity.weights.shards import read_index, read_safetensors
 
 # The version of its names that every module is said to have: the present one, of torch, mmcv and mmdet 2 and 3 alike.
 # Without any, their loaders take a state dict for one of an early release and rename its keys (mmdet's AnchorFreeHead
 # makes another of every name that holds conv_cls or conv_reg).
 PRESENT_VERSION = 2
 LEFT = "parity_left"  # where what a conversion left over is kept beside the weights it made
-_PRIORITIES = {"HIGHEST": 0, "VERY_HIGH": 10, "HIGH": 30, "ABOVE_NORMAL": 40}
-_CHECKPOINT_PRIORITY = 50
+_MOST_TIMES, _AT_LEAST = 16, 1 << 26  # how much more memory than disk the tensors of a file may take
 
 
 @dataclass(frozen=True)
@@ -40,121 +41,173 @@ class Checkpoint:
     """The weights of a file.
 
     Attributes:
-        state: parameter and buffer name -> value on the CPU.
+        state: parameter and buffer name -> value on the CPU, contiguous, in memory of its own size.
         origin: which weights these are, in words.
         classes: the class names it was trained on, empty if it does not say.
         left: what the conversion that made the file left over; ``None`` if no conversion made it.
+        averages: where the file has averaged (EMA) weights.
+        remarks: what else of the file the user has to know, a line each.
     """
 
     state: dict[str, Tensor]
     origin: str
     classes: tuple[str, ...] = ()
     left: dict[str, Tensor] | None = None
+    averages: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = field(default=())
 
 
-def read_checkpoint(path: Path, *, ema: bool = False, trust_pickle: bool = False) -> Checkpoint:
-    """Return the weights in a ``.pth``: the trained ones, or the averaged ones with ``ema``.
+@dataclass(frozen=True)
+class _File:
+    """What a file holds, before its tensors are made."""
+
+    content: Any
+    make: Callable[[Any], Tensor]
+    remarks: tuple[str, ...] = ()
+    is_safetensors: bool = False
+
+
+def read_checkpoint(
+    path: Path,
+    *,
+    ema: bool = False,
+    ema_from: str = "",
+    trust_pickle: bool = False,
+    options: tuple[str, str] = ("--ema", "--trust-pickle"),
+) -> Checkpoint:
+    """Return the weights in a ``.pth``, a ``.safetensors`` or an index of shards.
+
+    Args:
+        ema: the averaged weights, not the trained ones.
+        ema_from: which averaged ones, where the file has several; implies ``ema``.
+        trust_pickle: run whatever the file's pickle asks for, as Python does.
+        options: what messages call the two, where the command at hand has neither.
 
     Raises:
-        ParityError: the file cannot be read, or not without trusting its pickle (``trust_pickle``), holds no
-            state dict, or has no averaged weights where they are asked for; the file is named.
+        ParityError: the file cannot be read, or not without trusting its pickle, holds no state dict, or has no
+            averaged weights where they are asked for; the file is named, and what is in it.
     """
-    content = pickles.load(path, trust_pickle=trust_pickle)
-    layout, found = _state_dict(content, path)
-    meta = content.get("meta") if layout != "bare" else None
+    file = _open(path, trust_pickle=trust_pickle, option=options[1])
+    layout, part = state_dict(file.content)
+    meta = file.content.get("meta") if isinstance(file.content, Mapping) and layout != "bare" else None
     meta = meta if isinstance(meta, Mapping) else {}
-    state = _without_wrapper(_tensors(found, path))
-    plain, averaged = _mmcv_ema(state, meta)
-    if layout != "bare" and isinstance(content.get("ema_state_dict"), Mapping):
-        plain, averaged = _mmengine_ema(plain, _tensors(content["ema_state_dict"], path), meta, path)
-    if ema and averaged is None:
-        raise ParityError(f"{path} holds no averaged (EMA) weights: leave --ema away")
-    kind = (
-        "averaged (EMA) weights" if ema else "trained weights, not the averaged (EMA) ones" if averaged else "weights"
-    )
-    left = content.get(LEFT) if layout != "bare" else None
+    state = without_wrapper(tensors(part, path)) if part is not None else {}
+    places = averages(file.content, layout, state, meta) if isinstance(file.content, Mapping) else []
+    if part is None and not places:
+        raise ParityError(f"{path} holds {nothing(file.content)}")
+    chosen = _chosen(places, path, ema_from) if ema or ema_from else None
+    values = chosen.averaged if chosen else _trained(places, state, path, option=options[0])
+    left = file.content.get(LEFT) if layout != "bare" else None
+    made = _made({"": tensors(values, path)} | _left(left, path), file, path)
     return Checkpoint(
-        averaged if ema and averaged else plain,
-        f"{kind} of a {layout} checkpoint",
+        made[""],
+        f"{_which(places, chosen)} of {_container(file, layout or (chosen.place if chosen else ''))}",
         _classes(meta),
-        _tensors(left, path) if isinstance(left, Mapping) else None,
+        made.get(LEFT),
+        tuple(average.place for average in places),
+        (*about_averages(places, chosen, option=options[0]), *file.remarks, *about_values(made[""])),
     )
 
 
-def _state_dict(content: Any, path: Path) -> tuple[str, Mapping[str, Any]]:
-    """Return the layout's name and its state dict."""
-    if isinstance(content, Mapping):
-        if isinstance(content.get("state_dict"), Mapping):
-            meta = content.get("meta")
-            known = meta if isinstance(meta, Mapping) else {}
-            writers = {"parity": "parity", "mmengine_version": "mmengine", "mmcv_version": "mmcv"}
-            return next((writer for key, writer in writers.items() if key in known), "state_dict"), content[
-                "state_dict"
-            ]
-        if isinstance(content.get("model"), Mapping):
-            return "model", content["model"]
-        if content and all(isinstance(value, Tensor) for value in content.values()):
-            return "bare", content
-        keys = ", ".join(sorted(map(str, content))[:5])
-        raise ParityError(
-            f"{path} holds no state dict: no state_dict, no model, not only tensors; it has {keys or 'nothing'}"
+def _which(places: list[Average], chosen: Average | None) -> str:
+    if chosen:
+        return "averaged (EMA) weights"
+    return "trained weights, not the averaged (EMA) ones" if places else "weights"
+
+
+def _container(file: _File, layout: str) -> str:
+    return "a safetensors file" if file.is_safetensors else f"a {layout} checkpoint"
+
+
+def _left(left: Any, path: Path) -> dict[str, Values]:
+    return {LEFT: tensors(left, path)} if isinstance(left, Mapping) else {}
+
+
+def _open(path: Path, *, trust_pickle: bool, option: str, within: bool = False) -> _File:
+    """Return what a file holds; a shard (``within``) is no index itself."""
+    kind = kind_of(path)
+    if kind == INDEX and within:
+        raise ParityError(f"{path} is an index of shards where a shard belongs")
+    if kind == INDEX:
+        return _File(
+            read_index(path, read=lambda shard: _shard(shard, trust_pickle=trust_pickle, option=option)),
+            _itself,
+            is_safetensors=True,
         )
-    raise ParityError(f"{path} holds no state dict but a {type(content).__name__}")
+    if kind == SAFETENSORS:
+        return _File(read_safetensors(path), _itself, is_safetensors=True)
+    if trust_pickle:
+        return _File(pickles.load_trusted(path), _itself)
+    content = pickles.load(path, kind=kind, option=option)
+    remarks = () if content.checked else ("the file has no checksums: a damaged byte in it could not be noticed",)
+    return _File(content.value, content.read, remarks)
 
 
-def _tensors(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    odd = sorted(str(name) for name, value in found.items() if not isinstance(value, Tensor))
-    if odd:
-        raise ParityError(f"{path}: {len(odd)} entries of its state dict are no tensors {odd[:3]}")
-    sparse = sorted(name for name, value in found.items() if value.layout is not torch.strided or value.is_quantized)
-    if sparse:
-        raise ParityError(f"{path}: {len(sparse)} entries of its state dict are sparse or quantized {sparse[:3]}")
-    return {name: value.detach() for name, value in found.items()}
+def _itself(value: Tensor) -> Tensor:
+    return value.detach()
 
 
-def _without_wrapper(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off the ``module.`` that a distributed wrapper puts before every name, however often."""
-    while state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+def _shard(path: Path, *, trust_pickle: bool, option: str) -> Values:
+    file = _open(path, trust_pickle=trust_pickle, option=option, within=True)
+    _, part = state_dict(file.content)
+    if part is None:
+        raise ParityError(f"{path} holds {nothing(file.content)}")
+    return dict(_made({"": tensors(part, path)}, file, path)[""])
+
+
+def _made(parts: Mapping[str, Values], file: _File, path: Path) -> dict[str, dict[str, Tensor]]:
+    """Make the tensors of the parts of a file that are wanted.
+
+    Raises:
+        ParityError: a tensor does not fit its storage, or all of them do not fit the file.
+    """
+    claims = [value for part in parts.values() for value in part.values() if isinstance(value, Claim)]
+    wanted, size = sum(claim.bytes for claim in claims), path.stat().st_size
+    if wanted > _MOST_TIMES * size + _AT_LEAST:
+        raise ParityError(f"{path}: its tensors take {wanted:,} bytes of memory, the file only {size:,}: refused")
+    try:
+        return {key: {name: _own(file.make(value)) for name, value in part.items()} for key, part in parts.items()}
+    except (Damaged, BadZipFile, RuntimeError, ValueError, TypeError, EOFError) as error:
+        raise ParityError(f"{path} is damaged: {one_line(str(error), most=200)}") from None
+    except MemoryError:
+        raise ParityError(f"{path} takes more memory than there is") from None
+    except OSError as error:
+        raise ParityError(f"{path}: {error.strerror or error}") from None
+
+
+def _own(value: Tensor) -> Tensor:
+    """Return a tensor that keeps no more memory alive than it needs."""
+    whole = value.numel() * value.element_size() == value.untyped_storage().nbytes() and value.is_contiguous()
+    return value if whole else value.contiguous().clone()
+
+
+def _trained(places: Iterable[Average], state: Values, path: Path, *, option: str) -> Values:
+    """Return the trained weights, which mmengine and mmcv may keep where others keep the average."""
+    for average in places:
+        if average.trained.keys() != state.keys() or any(average.trained[name] is not state[name] for name in state):
+            _expect_same_names(average, path)
+            return average.trained
+    if not state:
+        names = " and ".join(average.place for average in places)
+        raise ParityError(f"{path} holds averaged (EMA) weights only, in {shown(names)[1:-1]}: {option} takes them")
     return state
 
 
-def _mmcv_ema(state: dict[str, Tensor], meta: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-    """Return the trained and the averaged weights of a state dict, which may have mmcv 1.x's EMA buffers."""
-    buffers = {name: f"ema_{name.replace('.', '_')}" for name in state}
-    partner = {name: buffer for name, buffer in buffers.items() if buffer in state}
-    if not partner:
-        return state, None
-    own = {name: value for name, value in state.items() if name not in partner.values()}
-    other = {**own, **{name: state[buffer] for name, buffer in partner.items()}}
-    return (other, own) if _ema_first(str(meta.get("config", ""))) else (own, other)
+def _chosen(places: list[Average], path: Path, ema_from: str) -> Average:
+    if not places:
+        raise ParityError(f"{path} holds no averaged (EMA) weights: leave --ema away; looked at {LOOKED_AT}")
+    named = [average for average in places if average.place == ema_from] if ema_from else places
+    if not named:
+        having = listed([average.place for average in places], most=8)
+        raise ParityError(f"{path} holds no averaged (EMA) weights in {shown(ema_from)}: they are in {having}")
+    _expect_same_names(named[0], path)
+    return named[0]
 
 
-def _ema_first(config: str) -> bool:
-    """Return whether mmcv's EMA hook ran before the checkpoint hook, so that the average bears the plain names."""
-    try:
-        calls = [node for node in ast.walk(ast.parse(config)) if isinstance(node, ast.Call)]
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    for call in calls:
-        values = {word.arg: word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)}
-        if str(values.get("type", "")).endswith("EMAHook"):
-            priority = values.get("priority", _CHECKPOINT_PRIORITY)
-            number = _PRIORITIES.get(priority.upper(), 50) if isinstance(priority, str) else priority
-            return isinstance(number, int) and number < _CHECKPOINT_PRIORITY
-    return False
-
-
-def _mmengine_ema(
-    state: dict[str, Tensor], other: dict[str, Tensor], meta: Mapping[str, Any], path: Path
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the trained and the averaged weights; mmengine exchanges the two when it saves, others do not."""
-    named = {name.removeprefix("module."): value for name, value in other.items() if name != "steps"}
-    if named.keys() != state.keys():
-        odd = sorted(named.keys() ^ state.keys())
-        raise ParityError(f"{path}: state_dict and ema_state_dict differ in {len(odd)} names {odd[:3]}")
-    second = {name: named[name] for name in state}
-    return (second, state) if "mmengine_version" in meta else (state, second)
+def _expect_same_names(average: Average, path: Path) -> None:
+    if average.odd:
+        both = f"state_dict and {shown(average.place)[1:-1]}"
+        raise ParityError(f"{path}: {both} differ in {len(average.odd)} names {listed(average.odd)}")
 
 
 def _classes(meta: Mapping[str, Any]) -> tuple[str, ...]:
@@ -203,6 +256,6 @@ def _versioned(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     for name in state:
         parts = name.split(".")[:-1]
         modules.update({".".join(parts[: i + 1]): None for i in range(len(parts))})
-    found = OrderedDict(state)
-    found._metadata = OrderedDict((module, {"version": PRESENT_VERSION}) for module in modules)  # type: ignore[attr-defined]
-    return found
+    versioned = OrderedDict(state)
+    versioned._metadata = OrderedDict((module, {"version": PRESENT_VERSION}) for module in modules)  # type: ignore[attr-defined]
+    return versioned

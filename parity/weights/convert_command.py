@@ -31,23 +31,32 @@ def convert_file(options: argparse.Namespace) -> list[str]:
     """
     case = find_case(options.case)
     _expect_different_files(options)
-    checkpoint = read_checkpoint(options.input, ema=options.ema, trust_pickle=options.trust_pickle)
+    checkpoint = read_checkpoint(
+        options.input, ema=options.ema, ema_from=options.ema_from, trust_pickle=options.trust_pickle
+    )
     shapes = legacy_shapes(case) if options.reverse else new_shapes(case)
-    if options.reverse:
-        done = reverse(checkpoint.state, rules=case.rules, left=checkpoint.left, target_names=shapes)
-    else:
-        done = convert_with_ledger(checkpoint.state, rules=case.rules, target_names=shapes)
+    try:
+        done = _converted(case, checkpoint, shapes, backward=options.reverse)
+    except ParityError as error:
+        raise ParityError(f"{options.input}: {error}") from None
     meta = _meta(case, options, checkpoint)
     write_checkpoint(
         options.output, done.state, source=options.input, meta=meta, left=None if options.reverse else done.left
     )
     if options.ledger:
         _write_text(options.ledger, done.ledger.to_json())
-    lines = [f"{case.id}: {options.input} -> {options.output}", f"  read: {checkpoint.origin}", *_summary(done.ledger)]
+    lines = [f"{case.id}: {options.input} -> {options.output}", f"  read: {checkpoint.origin}"]
+    lines += [*(f"  {remark}" for remark in checkpoint.remarks), *_summary(done.ledger)]
     if not options.reverse:
         return [*lines, _reversibility(case, checkpoint, done)]
     unchecked = "" if shapes else "; no record of this case says what the legacy names are, so they are not checked"
     return [*lines, f"  reversed: converted forward again, it gives the input back bit for bit{unchecked}"]
+
+
+def _converted(case: Case, checkpoint: Checkpoint, shapes: Shapes | None, *, backward: bool) -> Conversion:
+    if backward:
+        return reverse(checkpoint.state, rules=case.rules, left=checkpoint.left, target_names=shapes)
+    return convert_with_ledger(checkpoint.state, rules=case.rules, target_names=shapes)
 
 
 def new_shapes(case: Case) -> Shapes:
@@ -67,7 +76,11 @@ def legacy_shapes(case: Case) -> Shapes | None:
 
 def _expect_different_files(options: argparse.Namespace) -> None:
     files = [options.input, options.output, *([options.ledger] if options.ledger else [])]
-    if len({file.resolve() for file in files}) < len(files):
+    try:
+        places = {file.resolve() for file in files}
+    except (OSError, RuntimeError) as error:  # a symbolic link that leads to itself
+        raise ParityError(f"{options.output}: {error}") from None
+    if len(places) < len(files):
         raise ParityError(f"{options.output}: the input, the output and the ledger must be different files")
 
 

@@ -1,93 +1,87 @@
 """Read a ``.pth`` without running what its pickle asks for.
 
-``torch.load(weights_only=True)`` builds tensors and plain containers only. What mmengine and mmcv put beside
-the weights is let through by name, and answered with inert stand-ins, so that nothing but a tensor ever
-comes out of a checkpoint: neither package need be installed, and numpy's own unpickling is not run.
+The pickle is read as data by ``opcodes``, with ``claims`` as the table of what mmengine, mmcv and torch put into
+checkpoints; neither package need be installed, no function of torch or numpy is called by it, and what other packages
+have registered for ``torch.load`` makes no difference.
 """
 
 from __future__ import annotations
 
-import pickle
-import re
-from collections import OrderedDict
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from parity.errors import ParityError
+from parity.text import one_line, shown
+from parity.weights.archive import Content, read_old, read_zip
+from parity.weights.claims import TABLE
+from parity.weights.kinds import OLD, PICKLE, ZIP
+from parity.weights.opcodes import Damaged, RefusedName, described, read_pickle
+
+_READERS: dict[str, Callable[[Path], Content]] = {ZIP: read_zip, OLD: read_old}
 
 
-class Inert:
-    """Stands for an object of a checkpoint that is not looked at, such as a log or a scheduler's numpy scalar."""
-
-    def __new__(cls, *args: object) -> Inert:
-        """Take what the real class would be made of."""
-        return super().__new__(cls)
-
-    def __init__(self, *args: object) -> None: ...
-
-    def __setstate__(self, state: object) -> None: ...
-
-
-class _History(Inert):
-    """Stands for mmengine's ``HistoryBuffer``."""
-
-
-def _attribute(owner: object, name: str) -> Inert:
-    """Stand for ``getattr``, which newer mmengine pickles for ``HistoryBuffer.min`` and the like, and nothing else."""
-    if owner is not _History:
-        raise pickle.UnpicklingError("unsupported GLOBAL builtins.getattr")
-    return Inert()
-
-
-# Found by writing checkpoints with mmcv 1.4.7, mmengine 0.6.0 and mmengine 0.10.7. A configuration is a
-# dictionary, and has to be exactly one for the restricted unpickler.
-ALLOWED = (
-    (Inert, "numpy.core.multiarray._reconstruct"),
-    (Inert, "numpy.core.multiarray.scalar"),
-    (Inert, "numpy._core.multiarray._reconstruct"),
-    (Inert, "numpy._core.multiarray.scalar"),
-    (Inert, "numpy.ndarray"),
-    (Inert, "numpy.dtype"),
-    (_History, "mmengine.logging.history_buffer.HistoryBuffer"),
-    (_attribute, "builtins.getattr"),
-    (OrderedDict, "mmcv.utils.config.ConfigDict"),
-    (OrderedDict, "mmengine.config.config.ConfigDict"),
-    (Inert, "mmcv.utils.config.Config"),
-    (Inert, "mmengine.config.config.Config"),
-)
-
-
-def load(path: Path, *, trust_pickle: bool = False) -> Any:
-    """Return what a ``.pth`` holds, tensors on the CPU.
+def load(path: Path, *, kind: str, option: str = "--trust-pickle") -> Content:
+    """Return what a file of torch's holds, nothing run.
 
     Args:
-        trust_pickle: run whatever the file's pickle asks for, as Python does.
+        kind: ``ZIP``, ``OLD`` or ``PICKLE``, as ``kind_of`` says.
+        option: what would run the pickle, as the message calls it.
 
     Raises:
-        ParityError: there is no such file, it is damaged or no checkpoint, or it asks for something that is
-            not allowed, which is named.
+        ParityError: it is damaged or no checkpoint, or it asks for something that is not in the table, which is named.
     """
     try:
-        with path.open("rb") as file, torch.serialization.safe_globals(list(ALLOWED)):
-            return torch.load(file, map_location="cpu", weights_only=not trust_pickle)
+        if kind == PICKLE:
+            raise ParityError(f"{path} is no checkpoint but a pickle that torch.save did not write, {_plain(path)}")
+        return _READERS[kind](path)
+    except RefusedName as error:
+        raise ParityError(f"{path}: {_refusal(str(error), option)}") from None
+    except Damaged as error:
+        raise ParityError(f"{path} is damaged or no checkpoint: {one_line(str(error))}") from None
+    except MemoryError:
+        raise ParityError(f"{path} takes more memory than there is") from None
     except OSError as error:
         raise ParityError(f"{path}: {error.strerror or error}") from None
-    except pickle.UnpicklingError as error:
-        raise ParityError(f"{path}: {_refusal(str(error))}") from None
-    except Exception as error:  # whatever a damaged or a trusted pickle comes to
-        reason = (str(error).splitlines() or [""])[0]
+
+
+def load_trusted(path: Path) -> Any:
+    """Return what a ``.pth`` holds, tensors on the CPU; whatever its pickle asks for is run, as Python does.
+
+    Raises:
+        ParityError: that failed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # whatever a pickle that is run comes to
+        reason = one_line(str(error), most=200)
         raise ParityError(f"{path} is damaged or no checkpoint ({type(error).__name__}: {reason})") from None
 
 
-def _refusal(message: str) -> str:
-    """Return what to tell of a refused pickle, in one line."""
-    refused = re.search(r"GLOBAL ([\w.]*\w)(?:\s|$)", message)
-    if refused:
+def _plain(path: Path) -> str:
+    def none(_: Any) -> Any:
+        raise Damaged("a storage outside of torch's own file")
+
+    with path.open("rb") as file:
+        value = read_pickle(file, table=TABLE, persistent=none)
+    keys = ", ".join(shown(key) for key in value if isinstance(key, str)) if isinstance(value, dict) else ""
+    return one_line(f"a {described(value)}{f' with {keys}' if keys else ''}", most=200)
+
+
+def _refusal(name: str, option: str) -> str:
+    """Return what to say of a refused pickle, in one line."""
+    text = shown(name)[1:-1]
+    if name.startswith("torch.nn.modules.") or ".models." in name:
         return (
-            f"its pickle asks for {refused[1]}, which no checkpoint of mmcv or mmengine needs: refused;"
-            " --trust-pickle runs it all the same, which lets the file do whatever it wants"
+            f"its pickle asks for {text}: a whole pickled model, whose code would be run, not its weights; save its"
+            f" state_dict() instead, or {option} runs it, which lets the file do whatever it wants"
         )
-    reason = next((line.strip() for line in message.splitlines() if "nsupported" in line or "Can only" in line), "")
-    return f"its pickle is refused ({reason or 'damaged'}); --trust-pickle runs it, if you know where it comes from"
+    return (
+        f"its pickle asks for {text}, which no checkpoint of mmcv or mmengine needs: refused;"
+        f" {option} runs it all the same, which lets the file do whatever it wants"
+    )
