@@ -13,7 +13,6 @@ import itertools
 from parity.cases.registry import find_case
 from parity.check import Checker
 from parity.engines.numerics import in_force
-from parity.records.kinds import checks_of
 from parity.records.locate import default_fixtures, find_records
 from parity.records.store import Record
 
@@ -45,7 +44,7 @@ def checked(checker: Checker, *, inference: bool) -> tuple[list[str], int, float
     failures, flips, used = [], 0, 0.0
     for folder in find_records(default_fixtures(), case=checker.case.id):
         record = Record(folder)
-        checks = checks_of(checker.case, record.id)
+        checks = record.checks(checker.case)
         if "fp32" not in checks.dtypes or (inference and "isolated" not in checks.modes):
             continue
         for mode in checks.modes:

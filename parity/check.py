@@ -22,12 +22,11 @@ from parity.errors import ParityError
 from parity.records.kinds import (
     CASCADE,
     GROUND_TRUTH,
+    INFERENCE,
     ISOLATED,
     RECIPE,
-    checks_of,
     draws_among,
     is_draw,
-    is_training,
 )
 from parity.records.layout import REPEATABLE, StoredTensors, array_key
 from parity.records.store import Record
@@ -87,16 +86,16 @@ class Checker:
             yield from self._checked(record, mode=mode, dtype=dtype, stages=stages)
 
     def _checked(self, record: Record, *, mode: str, dtype: str, stages: Sequence[str] | None) -> Iterator[StageResult]:
-        known = checks_of(self.case, record.id).stages
+        known = record.checks(self.case).stages
         wanted = [stage for stage in known if stages is None or stage in stages]
-        if record.id == RECIPE:
+        if record.kind == RECIPE:
             yield from check_recipe(self._any_session(), self.case, record, wanted)
             return
         if int(record.manifest["batch"].get("steps", 1)) > self.steps:
             record = record.until_step(self.steps)
         stored = self.stored(record)
         session = self._prepare(record, dtype)
-        if is_training(record.id):
+        if record.kind != INFERENCE:
             runs = self._training_runs
         else:
             runs = self._isolated_runs if mode == ISOLATED else self._cascade_runs

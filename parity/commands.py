@@ -25,7 +25,7 @@ from parity.records.freeze import freeze as freeze_record
 from parity.records.freeze_recipe import freeze_recipe
 from parity.records.freeze_training import freeze_training
 from parity.records.images import parse_sizes
-from parity.records.kinds import RECIPE, TRAINING_PREFIX, TRAJECTORY_PREFIX, checks_of
+from parity.records.kinds import RECIPE, TRAINING_PREFIX, TRAJECTORY_PREFIX, checks_in
 from parity.records.locate import default_fixtures, find_records
 from parity.records.store import Record, write_record
 from parity.report.files import require_place, write_text
@@ -111,8 +111,6 @@ def _drawn_batch(options: argparse.Namespace) -> tuple[str, Batch]:
         raise ParityError(f"--steps {options.steps}: a training record has one step or more")
     prefix = TRAINING_PREFIX if options.steps == 1 else f"{TRAJECTORY_PREFIX}-"
     record = options.record or f"{prefix}{name}-{options.objects.replace(',', '-')}"
-    if not record.startswith(prefix):
-        raise ParityError(f"--record {record}: the name of such a record begins with {prefix}")
     return record, TrainingBatch(seed=seed, sizes=sizes, objects=objects, steps=options.steps)
 
 
@@ -138,7 +136,7 @@ def check(options: argparse.Namespace) -> bool:
         raise ParityError(f"{fixtures} holds no record of {missing[0]}: `parity freeze {missing[0]}` makes one")
     start = time.perf_counter()
     results: list[StageResult] = []
-    environment: dict[str, object] = {**provenance(options.device), "records": {}}
+    environment: dict[str, object] = {**provenance(options.device), "records": {}, "checks": {}}
     for case in cases:
         _require_stage(case, options.stage)
         results += _check_case(case, folders[case.id], options, environment)
@@ -168,7 +166,7 @@ def _runs(case: Case, folders: Sequence[Path], options: argparse.Namespace) -> l
     """Return (record, dtype, mode, stages) of every run that the options ask for."""
     runs = []
     for folder in folders:
-        checks = checks_of(case, folder.name)
+        checks = checks_in(case, folder)
         stages = [stage for stage in checks.stages if options.stage in (None, stage)]
         dtypes = [dtype for dtype in checks.dtypes if options.dtype in (None, dtype)]
         modes = [mode for mode in checks.modes if options.mode in (None, mode)]
@@ -180,14 +178,16 @@ def _check_case(
     case: Case, folders: Sequence[Path], options: argparse.Namespace, environment: dict[str, object]
 ) -> Iterator[StageResult]:
     checker = Checker(case, device=options.device, steps=options.steps, tf32=options.tf32)
-    records = environment["records"]
+    records, recorded = environment["records"], environment["checks"]
     assert isinstance(records, dict)
+    assert isinstance(recorded, dict)
     runs = _runs(case, folders, options)
     read = {folder: Record(folder) for folder in dict.fromkeys(run[0] for run in runs)}
     with tqdm(total=sum(len(run[-1]) for run in runs), desc=case.id, unit="stage", leave=False, disable=None) as bar:
         for folder, dtype, mode, stages in runs:
             record = read[folder]
             records[f"{case.id}/{record.id}"] = record.manifest["engines"]
+            recorded[f"{case.id}/{record.id}"] = record.checks(case).plain()
             bar.set_postfix_str(f"{record.id}, {mode}, {dtype}")
             for result in checker.check(record, mode=mode, dtype=dtype, stages=stages):
                 bar.update()

@@ -1,6 +1,7 @@
 """pytest's side of parity: options, one test a stage check, results gathered for the report.
 
-Collection reads folder names only; torch and the engines are imported by the first test that runs.
+Collection reads of a record only what its manifest says of its kind; torch and the engines are imported by the first
+test that runs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from parity.cases.outside import named_folders, use_folders
 from parity.cases.registry import cases_with, find_case, nearest
 from parity.errors import ParityError
 from parity.provenance import provenance
-from parity.records.kinds import DTYPES, MODES, checks_of
+from parity.records.kinds import DTYPES, MODES, checks_in
 from parity.records.locate import default_fixtures, find_records
 
 _RESULT = "parity_result"
@@ -119,7 +120,7 @@ def _parameters(config: pytest.Config) -> Iterator[Any]:
     option = config.getoption
     device = str(option("device"))
     for case, folder in _chosen_records(config):
-        checks = checks_of(case, folder.name)
+        checks = checks_in(case, folder)
         for dtype in _wanted(option("dtype"), checks.dtypes):
             for mode in _wanted(option("mode"), checks.modes):
                 for stage in _wanted(option("stage"), checks.stages):
@@ -156,7 +157,7 @@ class Runner:
         self.device = device
         self.steps = steps
         self.tf32 = tf32
-        self.environment: dict[str, Any] = {**provenance(device), "records": {}}
+        self.environment: dict[str, Any] = {**provenance(device), "records": {}, "checks": {}}
         self._checkers: dict[str, Any] = {}
         self._records: dict[Path, Any] = {}
         self._cascades: dict[tuple[Path, str], dict[str, Any]] = {}
@@ -166,6 +167,7 @@ class Runner:
         record = self._record(folder)
         checker = self._checker(case_id)
         self.environment["records"][f"{case_id}/{record.id}"] = record.manifest["engines"]
+        self.environment["checks"][f"{case_id}/{record.id}"] = record.checks(checker.case).plain()
         if mode == "isolated":
             result = next(iter(checker.check(record, mode=mode, dtype=dtype, stages=[stage])))
         else:
@@ -265,7 +267,8 @@ def _gathered_report(config: pytest.Config) -> Any:
 
     found = [each[_ENVIRONMENT] for each in _gathered]
     environment: dict[str, Any] = {key: value for each in found for key, value in each.items()}
-    environment["records"] = {name: engines for each in found for name, engines in each["records"].items()}
+    for part in ("records", "checks"):
+        environment[part] = {name: value for each in found for name, value in each[part].items()}
     environment["when"] = min(each["when"] for each in found)
     results = tuple(stage_from_json(each[_RESULT]) for each in _gathered)
     if config.getoption("report_dir"):

@@ -9,6 +9,8 @@ from parity.cases.patterns import Pattern, names
 from parity.weights.rules import Rule
 
 PREPROCESS, PREDICT = "preprocess", "predict"
+ISOLATED, CASCADE = "isolated", "cascade"
+MODES = (ISOLATED, CASCADE)
 LOSS, GRADIENTS, OPTIMIZER_STEP, TRAJECTORY = "loss", "gradients", "optimizer_step", "trajectory"
 SCHEDULE, INITIALISATION, TRAIN_PIPELINE = "schedule", "initialisation", "train_pipeline"
 
@@ -132,6 +134,9 @@ class Batch:
         scale: (long side, short side) in pixels that ``files`` are resized into, ratio kept.
         fills: rules for the weights that go before those of the case: a crowd of good candidates, say.
         pictures: drawn images that are said in full, instead of ``sizes``; they are not resized.
+        modes: in which its record is compared. Without ``isolated`` no tensor is stored whole for a stage to be fed:
+            large images make a small record.
+        stages: which stages its record is of, all if empty; the detector is not run where none of them needs it.
     """
 
     seed: int
@@ -140,6 +145,8 @@ class Batch:
     scale: Tuple[int, int] = (0, 0)
     fills: Tuple[Fill, ...] = ()
     pictures: Tuple[Picture, ...] = ()
+    modes: Tuple[str, ...] = MODES
+    stages: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from parity.errors import EngineError, NoTruthError, ParityError
 from parity.records.freeze import freeze
 from parity.records.freeze_training import freeze_training
 from parity.records.images import drawn_objects, encoded_images
-from parity.records.kinds import TRAINING_PREFIX, checks_of
+from parity.records.kinds import TRAINING_PREFIX
 from parity.records.store import Record, write_record
 from parity.report.results import StageResult
 from parity.weights import synthetic
@@ -158,7 +158,7 @@ class Live:
     def _checked(self, record: Record) -> Outcome:
         results: list[StageResult] = []
         for dtype in self.dtypes:
-            for mode in checks_of(self.case, record.id).modes:
+            for mode in record.checks(self.case).modes:
                 try:
                     results += self.checker.check(record, mode=mode, dtype=dtype)
                 except ParityError:

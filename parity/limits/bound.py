@@ -16,7 +16,7 @@ from parity.cases.base import Limit
 from parity.compare.decisions import Choice, chosen_scores, nearest_overlaps, nearest_scores
 from parity.compare.stage import frozen_choice
 from parity.errors import ParityError
-from parity.records.kinds import GROUND_TRUTH, is_training
+from parity.records.kinds import GROUND_TRUTH, TRAINING
 from parity.records.layout import StoredTensors
 from parity.records.store import Record
 
@@ -77,11 +77,11 @@ def binding(limit: Limit, records: Sequence[Record]) -> Binding | None:
 
 
 def shown_in(limit: Limit, records: Sequence[Record]) -> Iterator[Frozen]:
-    """Yield the decisions that show a limit."""
+    """Yield the decisions that show a limit; one of a stage that is not compared, kept without its scores, does not."""
     for record in records:
-        if is_training(record.id) == limit.training:
+        if (record.kind == TRAINING) == limit.training:
             for name in record.manifest["decisions"]:
-                if fnmatchcase(name, limit.decisions):
+                if fnmatchcase(name, limit.decisions) and f"{name}/scores" in record.entries:
                     yield Frozen(record, name)
 
 

@@ -12,7 +12,7 @@ from parity.cases.base import PREDICT, Case
 from parity.check import Checker
 from parity.errors import ParityError
 from parity.mutants.base import Mutant
-from parity.records.kinds import CASCADE, ISOLATED, checks_of
+from parity.records.kinds import CASCADE, INFERENCE, ISOLATED, checks_in
 from parity.records.layout import StoredTensors
 from parity.records.locate import find_records
 from parity.records.store import Record
@@ -83,9 +83,9 @@ class Bench:
         folders = find_records(fixtures, case=case.id)
         if not folders:
             raise ParityError(f"{fixtures} holds no record of {case.id}: `parity freeze {case.id}` makes one")
-        inference = [Record(folder) for folder in folders if PREDICT in checks_of(case, folder.name).stages]
-        self.records = sorted(inference, key=pixels)[: smallest or None]
-        self.others = [Record(folder) for folder in folders if PREDICT not in checks_of(case, folder.name).stages]
+        whole = [folder for folder in folders if PREDICT in checks_in(case, folder).stages]
+        self.records = sorted(map(Record, whole), key=pixels)[: smallest or None]
+        self.others = [Record(folder) for folder in folders if folder not in whole]
         self.checker = BenchChecker(case)
         self._verified: set[tuple[str, str, str]] = set()
 
@@ -112,9 +112,10 @@ class Bench:
 
     def shows(self, stage: str) -> bool:
         """Return whether some record of the case shows a stage."""
-        return stage in self.case.stage_names() or any(
-            stage in checks_of(self.case, record.id).stages for record in self.others
-        )
+        return stage in self.case.stage_names() or any(self._shows(record, stage) for record in self.others)
+
+    def _shows(self, record: Record, stage: str) -> bool:
+        return stage in record.checks(self.case).stages
 
     def records_with(self, stage: str) -> list[Record]:
         """Return the records that show a stage: those of inference if it is a stage of inference.
@@ -122,9 +123,9 @@ class Bench:
         Raises:
             ParityError: none does.
         """
-        if stage in self.case.stage_names():
-            return self.records
-        found = [record for record in self.others if stage in checks_of(self.case, record.id).stages]
+        found = [record for record in self.others if self._shows(record, stage)]
+        if stage in self.case.stage_names():  # beside whole runs, what is of this stage of them alone
+            return [*self.records, *(record for record in found if record.kind == INFERENCE)]
         if not found:
             raise ParityError(f"{self.case.id} has no record with the stage {stage}: `parity freeze {self.case.id}`")
         return sorted(found, key=lambda record: len(record.entries))
@@ -152,7 +153,7 @@ def first_divergence(
     """Return the first divergence over all passes and records; ``None`` if there is none."""
     for mode, dtype in passes:
         for record in records:
-            checks = checks_of(checker.case, record.id)
+            checks = record.checks(checker.case)
             if mode not in checks.modes or dtype not in checks.dtypes:
                 continue
             where = {"record": record.id, "mode": mode, "dtype": dtype}
@@ -174,7 +175,7 @@ def _results(checker: Checker, record: Record, *, mode: str, dtype: str) -> Iter
     if mode == CASCADE:
         yield from checker.check(record, mode=mode, dtype=dtype)
         return
-    for stage in checks_of(checker.case, record.id).stages:
+    for stage in record.checks(checker.case).stages:
         yield stage
         yield from checker.check(record, mode=mode, dtype=dtype, stages=[stage])
 

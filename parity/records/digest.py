@@ -50,11 +50,15 @@ def projections(name: str, tensor: Tensor) -> Tensor:
 KINDS = {"samples": samples, "projections": projections, "sketch": sketch}
 
 
-def kinds_for(tensor: Tensor, *, needed_whole: bool) -> tuple[str, ...]:
-    """Return how a tensor is kept: ``whole``, or ``samples`` and ``projections``."""
-    if needed_whole or tensor.numel() <= WHOLE_UP_TO:
+def kinds_for(tensor: Tensor, *, needed_whole: bool, small: bool = False) -> tuple[str, ...]:
+    """Return how a tensor is kept: ``whole``, or ``samples`` and ``projections``.
+
+    With ``small`` a ``sketch`` stands for the projections, of which there is one for every BLOCK elements. In float64
+    it tells a wrong element all the same: divided among thousands an error is still far above what is allowed.
+    """
+    if needed_whole or tensor.numel() <= WHOLE_UP_TO or not tensor.is_floating_point():
         return ("whole",)
-    return ("samples", "projections") if tensor.is_floating_point() else ("whole",)
+    return ("samples", "sketch" if small else "projections")
 
 
 def kept(kind: str, name: str, tensor: Tensor) -> Tensor:

@@ -80,11 +80,25 @@ class Draft:
         )
 
     def add_outputs(
-        self, stage: str, outputs: Tensors, *, whole: Collection[str], modes: tuple[str, ...], sketched: bool = False
+        self,
+        stage: str,
+        outputs: Tensors,
+        *,
+        whole: Collection[str],
+        modes: tuple[str, ...],
+        sketched: bool = False,
+        small: bool = False,
     ) -> None:
-        """Add what a stage wrote, ``whole`` naming the tensors that must not be digested, nor ``sketched``."""
+        """Add what a stage wrote.
+
+        Args:
+            whole: the tensors that must not be digested.
+            sketched: keep a sketch of every one.
+            small: keep of a digested one a sketch in place of its projections.
+        """
         for name, tensor in outputs.items():
-            for kind in sketch_or_whole(tensor) if sketched else kinds_for(tensor, needed_whole=name in whole):
+            kinds = sketch_or_whole(tensor) if sketched else kinds_for(tensor, needed_whole=name in whole, small=small)
+            for kind in kinds:
                 key = array_key(stage, name, kind, isolated_only=modes == (ISOLATED,))
                 self.add(
                     key,

@@ -23,7 +23,7 @@ from parity.errors import ParityError
 from parity.records.digest import island_samples
 from parity.records.draft import Draft, as_choice
 from parity.records.images import encoded_images
-from parity.records.kinds import CASCADE, ISOLATED, MODES
+from parity.records.kinds import CASCADE, ISOLATED, MODES, Checks, checks_of_batch, said_of
 from parity.records.layout import DECISION_PARTS, REPEATABLE, array_key, sliced, stage_inputs, unpromoted
 from parity.records.store import Entry
 from parity.taps.islands import Promote, place
@@ -47,11 +47,12 @@ def freeze(
     Raises:
         ParityError: the legacy engine fails, does not repeat itself in float64, or its truth is not finite.
     """
+    checks = checks_of_batch(case, batch)
     progress("float64 truth")
-    freezer = _Freezer(case, batch, legacy, margins_told=not brief)
+    freezer = _Freezer(case, batch, legacy, checks, margins_told=not brief)
     progress("float64 again, on one thread")
     freezer.require_repeatable()
-    for stage in freezer.stages:
+    for stage in freezer.stages if ISOLATED in checks.modes else ():
         progress(f"float64 replay of {stage.name}")
         if stage.replayable:
             freezer.add_isolated(stage)
@@ -67,9 +68,9 @@ def freeze(
 class _Freezer:
     """One record's way through the legacy engine; making it runs the truth."""
 
-    def __init__(self, case: Case, batch: Batch, legacy: RemoteSession, *, margins_told: bool) -> None:
-        self.case, self.batch, self.legacy = case, batch, legacy
-        self.stages = case.stages_of(case.legacy)
+    def __init__(self, case: Case, batch: Batch, legacy: RemoteSession, checks: Checks, *, margins_told: bool) -> None:
+        self.case, self.batch, self.legacy, self.checks = case, batch, legacy, checks
+        self.stages = [stage for stage in case.stages_of(case.legacy) if stage.name in checks.stages]
         self.files = encoded_images(batch, seed=batch.seed)
         self.settings = legacy.configure(**TRUTH)
         self.shapes = legacy.load(case.id, "fp64")
@@ -77,29 +78,42 @@ class _Freezer:
         self.weights = legacy.fill(batch.seed, self.fills)
         self.constants = legacy.constants()
         self.pixels = legacy.preprocess(self.files, batch.scale)
-        self.truth = legacy.cascade(self.pixels.tensors)
+        self.truth = legacy.cascade(self.pixels.tensors) if self.stages else Run({})
         self.everything = {**self.pixels.tensors, **self.truth.tensors}
         self.forced = {name: decision.chosen for name, decision in self.truth.decisions.items()}
         self.draft = Draft(case)
         add_files(self.draft, self.files)
         self._add_outputs()
-        self.decisions = add_decisions(self.draft, self.truth, modes=MODES, margins_told=margins_told)
+        self.decisions = add_decisions(
+            self.draft, self.truth, modes=MODES, margins_told=margins_told, stages=checks.stages
+        )
 
     def _add_outputs(self) -> None:
         """Add what every stage gave in the whole run, whole where another stage is to be fed it."""
-        needed = {"image", *METAS}
-        for stage in (*self.case.stages, *self.stages):
-            wanted = [name for name in stage.inputs() if base_name(name) not in stage.slices]
-            needed |= {name for each in wanted for name in expand(each, self.everything)}
+        needed = self._needed_whole()
         for name, written in {**self.pixels.produced, **self.truth.produced}.items():
             only_cascade = name != PREPROCESS and self.case.stage(name).slices
-            outputs = {output: self.everything[output] for output in written}
-            self.draft.add_outputs(name, outputs, whole=needed, modes=(CASCADE,) if only_cascade else MODES)
+            compared = name in self.checks.stages
+            outputs = {output: self.everything[output] for output in written if compared or output in needed}
+            modes = (CASCADE,) if only_cascade else MODES
+            sketched = ISOLATED not in self.checks.modes
+            self.draft.add_outputs(name, outputs, whole=needed, modes=modes, small=sketched)
+
+    def _needed_whole(self) -> set[str]:
+        """Return the tensors that some stage is to be fed."""
+        if not self.stages or ISOLATED not in self.checks.modes:
+            return set()
+        needed = {"image", *METAS}
+        for stage in (*self.case.stages, *self.stages):
+            if stage.name in self.checks.stages:
+                wanted = [name for name in stage.inputs() if base_name(name) not in stage.slices]
+                needed |= {name for each in wanted for name in expand(each, self.everything)}
+        return needed
 
     def require_repeatable(self) -> None:
         """Run the truth again on one thread: what cannot repeat itself in float64 is no truth."""
         self.legacy.configure(**{**TRUTH, "threads": 1})
-        again = self.legacy.cascade(self.pixels.tensors, forced=self.forced)
+        again = self.legacy.cascade(self.pixels.tensors, forced=self.forced) if self.stages else Run({})
         self.legacy.configure(**TRUTH)
         for name, tensor in self.truth.tensors.items():
             if not measure(again.tensors[name], tensor).rel_rms <= REPEATABLE:
@@ -162,10 +176,11 @@ class _Freezer:
         pixels = self.legacy.preprocess(self.files, self.batch.scale)
         for mode in MODES:
             self.draft.note_noise(PREPROCESS, mode, pixels)
-        cascade = self.legacy.cascade(pixels.tensors, forced=self.forced)
+        cascade = self.legacy.cascade(pixels.tensors, forced=self.forced) if self.stages else Run({})
         for stage in self.stages:
             self.draft.note_noise(stage.name, CASCADE, cascade)
-            self.draft.note_noise(stage.name, ISOLATED, self._replay(stage) if stage.replayable else cascade)
+            if ISOLATED in self.checks.modes:
+                self.draft.note_noise(stage.name, ISOLATED, self._replay(stage) if stage.replayable else cascade)
         return settings
 
     def _replay(self, stage: Stage, *, promote: Promote = True) -> Run:
@@ -179,6 +194,7 @@ class _Freezer:
         described["weights"].update(sha256=self.weights, shapes=self.shapes, constants=self.constants)
         return {
             **described,
+            **said_of(self.checks, self.case),
             "decisions": self.decisions,
             "islands": self.truth.islands,
             "noise_runs": list(noise),
@@ -193,13 +209,18 @@ def add_files(draft: Draft, files: Sequence[bytes]) -> None:
         draft.add(f"{PREPROCESS}/{name}", tensor, name=name, stage=PREPROCESS, role="image")
 
 
-def add_decisions(draft: Draft, truth: Run, *, modes: tuple[str, ...], margins_told: bool = True) -> dict[str, Any]:
-    """Add what every decision chose and from what; return what the manifest says of them, margins if they are told."""
+def add_decisions(
+    draft: Draft, truth: Run, *, modes: tuple[str, ...], margins_told: bool = True, stages: Sequence[str]
+) -> dict[str, Any]:
+    """Add what every decision chose and from what; return what the manifest says of them, margins if they are told.
+
+    Of a decision outside of ``stages``, which are those that are compared, only its choice is kept: to be forced.
+    """
     described = {}
     for name, decision in truth.decisions.items():
         choice = as_choice(decision)
         stage = name.split(".")[0]
-        for part in DECISION_PARTS:
+        for part in DECISION_PARTS if stage in stages else ("chosen",):
             tensor = getattr(choice, part)
             if tensor is not None:
                 draft.add(f"{name}/{part}", tensor, name=f"{name}.{part}", stage=stage, role="decision", modes=modes)

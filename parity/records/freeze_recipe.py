@@ -19,7 +19,7 @@ from parity.errors import ParityError
 from parity.records.digest import kept, kinds_for
 from parity.records.draft import Draft
 from parity.records.freeze import Frozen, Progress, freezing_environment
-from parity.records.kinds import ISOLATED, RECIPE
+from parity.records.kinds import ISOLATED, RECIPE, checks_of_kind, said_of
 from parity.records.layout import array_key
 from parity.records.odd_coco import odd_coco
 
@@ -52,6 +52,7 @@ def freeze_recipe(case: Case, legacy: RemoteSession, *, progress: Progress) -> F
         "decisions": {},
         "islands": [],
         "recipe": facts,
+        **said_of(checks_of_kind(case, RECIPE), case),
         "settings": settings,
     }
     return manifest, draft.entries, draft.tensors

@@ -18,7 +18,7 @@ from parity.errors import ParityError
 from parity.records.draft import Draft
 from parity.records.freeze import TRUTH, Frozen, Progress, add_decisions, add_files, described_run
 from parity.records.images import drawn_objects, encoded_images
-from parity.records.kinds import CASCADE, GROUND_TRUTH, draws_among, is_draw
+from parity.records.kinds import CASCADE, GROUND_TRUTH, checks_of_batch, draws_among, is_draw, said_of
 from parity.taps.sketch import WIDTH
 
 # Two float64 runs of a training step count as the same up to here: an optimiser that divides a gradient by
@@ -56,6 +56,7 @@ class _TrainingFreezer:
 
     def __init__(self, case: Case, batch: TrainingBatch, legacy: RemoteSession, *, margins_told: bool) -> None:
         self.case, self.batch, self.legacy = case, batch, legacy
+        self.checks = checks_of_batch(case, batch)
         self.files = encoded_images(batch, seed=batch.seed)
         self.objects = drawn_objects(batch)
         self.fills = [asdict(fill) for fill in batch.fills]
@@ -68,7 +69,9 @@ class _TrainingFreezer:
         for name, tensor in self.objects.items():
             self.draft.add(f"{GROUND_TRUTH}/{name}", tensor, name=name, stage=GROUND_TRUTH, role="input")
         self._add_outputs()
-        self.decisions = add_decisions(self.draft, self.truth, modes=(CASCADE,), margins_told=margins_told)
+        self.decisions = add_decisions(
+            self.draft, self.truth, modes=(CASCADE,), margins_told=margins_told, stages=tuple(self.truth.produced)
+        )
 
     def _run(self, dtype: str, *, threads: Value, onednn: Value, steps: int = 0, **given: Any) -> Run:
         """Train a model that is filled anew; ``steps`` of the trajectory, or all of it."""
@@ -125,6 +128,7 @@ class _TrainingFreezer:
         described["batch"].update(objects=batch.objects, steps=batch.steps, per_step=batch.per_step)
         return {
             **described,
+            **said_of(self.checks, self.case),
             "decisions": self.decisions,
             "islands": self.truth.islands,
             "rows": self.draft.rows,

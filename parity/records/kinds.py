@@ -1,24 +1,37 @@
-"""What a record is of, told by the name of its folder: collection must not read manifests."""
+"""What a record is of and which comparisons it is for: its manifest says so, read here without torch.
+
+Records of earlier versions do not say it; their names do.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from parity.cases.base import TRAJECTORY, Case
+import msgspec
+
+from parity.cases.base import CASCADE as CASCADE
+from parity.cases.base import ISOLATED as ISOLATED
+from parity.cases.base import MODES as MODES
+from parity.cases.base import TRAJECTORY, Batch, Case, TrainingBatch
+from parity.errors import ParityError
+from parity.records.listing import MANIFEST
 
 if TYPE_CHECKING:  # collection must not wait for torch
     from torch import Tensor
 
-ISOLATED, CASCADE = "isolated", "cascade"
-MODES = (ISOLATED, CASCADE)
 DTYPES = ("fp64", "fp32")
 
+INFERENCE, TRAINING, RECIPE = "inference", "training", "recipe"  # kinds; a trajectory's is the name of its stage
+KINDS = (INFERENCE, TRAINING, TRAJECTORY, RECIPE)
+
+# How records are named where nothing else is asked for; the names of old ones tell their kind.
 TRAINING_PREFIX = "train-"
 TRAJECTORY_PREFIX = "trajectory"
-RECIPE = "recipe"
 
 GROUND_TRUTH = "objects"  # the stage that a training record keeps its ground truth under
 
@@ -30,32 +43,144 @@ class Checks:
     stages: tuple[str, ...]
     modes: tuple[str, ...] = MODES
     dtypes: tuple[str, ...] = DTYPES
+    kind: str = INFERENCE
+
+    def plain(self) -> dict[str, Any]:
+        """Return them as JSON has them; see ``checks_from_plain``."""
+        return {
+            "kind": self.kind,
+            "stages": list(self.stages),
+            "modes": list(self.modes),
+            "dtypes": list(self.dtypes),
+        }
 
 
-def is_training(record: str) -> bool:
-    """Whether a record holds one training step, or a trajectory of them.
+def checks_from_plain(plain: Mapping[str, Any]) -> Checks:
+    """Return what ``Checks.plain`` made into JSON."""
+    stages, modes, dtypes = (tuple(map(str, plain[part])) for part in ("stages", "modes", "dtypes"))
+    return Checks(stages, modes, dtypes, str(plain["kind"]))
 
-    >>> is_training("train-two-sizes"), is_training("trajectory"), is_training("padded")
-    (True, True, False)
+
+def kind_by_name(record: str) -> str:
+    """Return what a record of an earlier version is of: its name tells.
+
+    >>> [kind_by_name(record) for record in ("padded", "train-two-sizes", "trajectory", "recipe")]
+    ['inference', 'training', 'trajectory', 'recipe']
     """
-    return record.startswith((TRAINING_PREFIX, TRAJECTORY_PREFIX))
+    if record == RECIPE:
+        return RECIPE
+    if record.startswith(TRAJECTORY_PREFIX):
+        return TRAJECTORY
+    return TRAINING if record.startswith(TRAINING_PREFIX) else INFERENCE
 
 
-def checks_of(case: Case, record: str) -> Checks:
-    """Return the checks that a case's record is for.
+def checks_of_kind(case: Case, kind: str) -> Checks:
+    """Return all checks that a case's record of one kind may be for.
 
     A training step is one run from the pixels to the new parameters, so it has no isolated mode. A
     trajectory is compared in float64 only: it makes its own decisions, and float32 engines part ways at
     the first tie. The recipe (schedule, initialisation, data pipeline) is no run of the detector at all
     and has one form.
     """
-    if record == RECIPE:
-        return Checks(case.recipe_stages, (ISOLATED,), ("fp64",))
-    if record.startswith(TRAJECTORY_PREFIX):
-        return Checks((TRAJECTORY,), (CASCADE,), ("fp64",))
-    if is_training(record):
-        return Checks(case.training_stage_names(), (CASCADE,))
+    if kind == RECIPE:
+        return Checks(case.recipe_stages, (ISOLATED,), ("fp64",), kind)
+    if kind == TRAJECTORY:
+        return Checks((TRAJECTORY,), (CASCADE,), ("fp64",), kind)
+    if kind == TRAINING:
+        return Checks(case.training_stage_names(), (CASCADE,), DTYPES, kind)
     return Checks(case.stage_names())
+
+
+def checks_of(case: Case, record: str) -> Checks:
+    """Return the checks of a record that is known by its name alone."""
+    return checks_of_kind(case, kind_by_name(record))
+
+
+def checks_of_batch(case: Case, batch: Batch) -> Checks:
+    """Return the checks that a record of a batch is made for.
+
+    Raises:
+        ParityError: the batch names a stage or a mode that such a record does not have.
+    """
+    kind = INFERENCE
+    if isinstance(batch, TrainingBatch):
+        kind = TRAINING if batch.steps == 1 else TRAJECTORY
+    asked = {"stages": batch.stages, "modes": batch.modes if kind == INFERENCE else ()}
+    return _restricted(checks_of_kind(case, kind), asked, what=f"case {case.id}: a batch")
+
+
+def said_of(checks: Checks, case: Case) -> dict[str, Any]:
+    """Return what the manifest says: the kind, and of the checks what is not all that the kind has.
+
+    A stage that a case gains later has to be missed in its records: so "all stages" is not written out.
+    """
+    everything = checks_of_kind(case, checks.kind)
+    parts = ("stages", "modes", "dtypes")
+    limited = [part for part in parts if getattr(checks, part) != getattr(everything, part)]
+    return {"kind": checks.kind, "checks": {part: list(getattr(checks, part)) for part in limited}}
+
+
+class _Head(msgspec.Struct):
+    """What a manifest says of its kind; the rest of it, megabytes of tensors, is passed over."""
+
+    kind: str = ""
+    checks: dict[str, list[str]] = {}
+
+
+def checks_in(case: Case, folder: Path) -> Checks:
+    """Return the checks of the record in a folder.
+
+    A manifest that is damaged is told when the record is read, by ``Record``; its name has to do until then.
+
+    Raises:
+        ParityError: its kind is unknown, or it is for checks that the case does not have.
+    """
+    path = folder / MANIFEST
+    try:
+        head = _head(path, path.stat().st_mtime_ns)
+    except (OSError, msgspec.DecodeError):
+        return checks_of(case, folder.name)
+    return checks_said(case, folder.name, kind=head.kind, limits=head.checks, where=str(path))
+
+
+@cache
+def _head(path: Path, _written: int) -> _Head:
+    return msgspec.json.decode(path.read_bytes(), type=_Head)
+
+
+def checks_said(case: Case, record: str, *, kind: str, limits: Mapping[str, Sequence[str]], where: str) -> Checks:
+    """Return the checks that a manifest speaks of; see ``said_of``.
+
+    Raises:
+        ParityError: its kind is unknown, or it is for checks that the case does not have.
+    """
+    kind = kind or kind_by_name(record)
+    require_kind(kind, where=where)
+    return _restricted(checks_of_kind(case, kind), limits, what=where)
+
+
+def require_kind(kind: str, *, where: str) -> None:
+    """Raise ``ParityError`` where there is no such kind of record."""
+    if kind not in KINDS:
+        raise ParityError(
+            f"{where} is of the kind {kind!r}; this version knows {', '.join(KINDS)}: update parity, or freeze it again"
+        )
+
+
+def _restricted(everything: Checks, asked: Mapping[str, Sequence[str]], *, what: str) -> Checks:
+    """Return of all checks those that are asked for, by stage, mode and dtype; all of a part that is not named."""
+    parts = {}
+    for part in ("stages", "modes", "dtypes"):
+        known: tuple[str, ...] = getattr(everything, part)
+        wanted = asked.get(part) or known
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise ParityError(
+                f"{what} is for the {part[:-1]} {unknown[0]!r}; a record of the kind {everything.kind!r} has"
+                f" {', '.join(known)}"
+            )
+        parts[part] = tuple(name for name in known if name in wanted)
+    return Checks(**parts, kind=everything.kind)
 
 
 def is_draw(name: str) -> bool:

@@ -23,10 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from parity.cases.base import LOSS
+from parity.cases.base import LOSS, TRAJECTORY, Case
 from parity.compare.budgets import Noise
 from parity.errors import ParityError
-from parity.records.kinds import RECIPE, is_training
+from parity.records.kinds import RECIPE, TRAINING, Checks, checks_said, kind_by_name, require_kind
 from parity.records.listing import MANIFEST, digest, listed_as, locked, require_listed
 
 SCHEMA = 1
@@ -146,11 +146,11 @@ def _plain(entry: Entry) -> dict[str, Any]:
     return plain
 
 
-def _require_kind(record_id: str, manifest: Mapping[str, Any]) -> None:
+def _require_parts_of(kind: str, manifest: Mapping[str, Any]) -> None:
     """Raise ``KeyError`` or ``TypeError`` where something is lacking that only this kind of record has."""
-    if record_id == RECIPE and not isinstance(manifest["recipe"], dict):
+    if kind == RECIPE and not isinstance(manifest["recipe"], dict):
         raise TypeError("part 'recipe'")
-    if is_training(record_id):
+    if kind in (TRAINING, TRAJECTORY):
         for number in ("steps", "per_step"):
             if not isinstance(manifest["batch"][number], int):
                 raise TypeError(f"part 'batch.{number}'")
@@ -165,6 +165,7 @@ class Record:
     Attributes:
         manifest: everything but the tensors' own entries.
         entries: key -> entry; a key is ``stage/name`` plus ``#kind`` for digests.
+        kind: ``inference``, ``training``, ``trajectory`` or ``recipe``.
         digest: the SHA-256 of the manifest.
         listed: whether the list of the folder of records names it (``records.sha256``).
     """
@@ -189,10 +190,15 @@ class Record:
             for part, kind in _PARTS.items():
                 if not isinstance(manifest[part], kind):
                     raise TypeError(f"part {part!r}")
-            _require_kind(self.id, manifest)
+            self.kind = str(manifest.get("kind") or kind_by_name(self.id))
+            require_kind(self.kind, where=str(path))
+            _require_parts_of(self.kind, manifest)
+            if not all(isinstance(names, list) for names in manifest.get("checks", {}).values()):
+                raise TypeError("part 'checks'")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
+            said = f" (it says that it is of the kind {manifest['kind']!r})" if manifest.get("kind") else ""
             raise ParityError(
-                f"{path} is damaged: {type(error).__name__} at {error}; restore or freeze it again"
+                f"{path} is damaged: {type(error).__name__} at {error}{said}; restore or freeze it again"
             ) from None
         self.manifest = manifest
         self.digest = digest(content)
@@ -241,6 +247,15 @@ class Record:
         entry = self.entries[key]
         pooled = self._families[mode].get(_pool(key, entry))
         return None if pooled is None else Noise(pooled.max * entry.max, pooled.rms * entry.rms)
+
+    def checks(self, case: Case) -> Checks:
+        """Return the checks that this record is for.
+
+        Raises:
+            ParityError: it is for checks that the case does not have.
+        """
+        limits = self.manifest.get("checks", {})
+        return checks_said(case, self.id, kind=self.kind, limits=limits, where=str(self.folder / MANIFEST))
 
     def rows(self, key: str) -> list[str]:
         """Return what the rows of a table are about; empty where it is none.

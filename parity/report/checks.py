@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 from parity.cases.registry import all_cases
 from parity.compare.verdicts import Verdict
-from parity.records.kinds import RECIPE, TRAJECTORY_PREFIX, checks_of, is_training
+from parity.records.kinds import Checks, checks_from_plain, checks_of, kind_by_name
 from parity.report.figures import TIMES, number
 from parity.report.order import place, stage_order
 from parity.report.results import WITHOUT_FIGURES, Report, StageResult, TensorResult
-
-INFERENCE, TRAINING = "inference", "training"
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,8 @@ class Check:
     Attributes:
         number: its place among the checks, which its address on the page is made of.
         tensor: the one that used most of its budget; ``None`` where none has figures.
+        kind: what its record is of: ``inference``, ``training``, ``trajectory`` or ``recipe``.
+        recorded: all checks that its record is for; ``None`` where its case is not known here, nor the run tells.
         error, floor, budget: its RMS error, noise floor and allowance, relative to the truth's RMS; ``None`` where
             there is no such figure.
     """
@@ -33,6 +33,8 @@ class Check:
     error: float | None
     floor: float | None
     budget: float | None
+    kind: str
+    recorded: Checks | None = None
 
     @property
     def anchor(self) -> str:
@@ -43,11 +45,6 @@ class Check:
     def passes(self) -> bool:
         """Whether the engines are the same here."""
         return self.result.verdict.passes
-
-    @property
-    def kind(self) -> str:
-        """What its record is of: ``inference``, ``training``, ``trajectory`` or ``recipe``."""
-        return kind_of(self.result.record)
 
     @property
     def worst(self) -> list[TensorResult]:
@@ -74,50 +71,56 @@ def checks_in_order(report: Report) -> list[Check]:
     """Return the checks by stage, float64 before float32, isolated before cascade."""
     stages = stage_order(report.results)
     results = sorted(report.results, key=lambda result: place(result, stages))
-    return [_check(at, result) for at, result in enumerate(results)]
+    recorded = recorded_checks(report)
+    return [_check(at, result, recorded.get((result.case, result.record))) for at, result in enumerate(results)]
 
 
-def _check(at: int, result: StageResult) -> Check:
+def recorded_checks(report: Report) -> dict[tuple[str, str], Checks]:
+    """Return (case, record) -> the checks that the record is for.
+
+    The run tells them; of a run of an earlier version the records' names do, where their cases are known here.
+    """
+    told = report.environment.get("checks", {})
+    known, found = all_cases(), {}
+    for case, record in dict.fromkeys((result.case, result.record) for result in report.results):
+        if f"{case}/{record}" in told:
+            found[case, record] = checks_from_plain(told[f"{case}/{record}"])
+        elif case in known:
+            found[case, record] = checks_of(known[case], record)
+    return found
+
+
+def _check(at: int, result: StageResult, recorded: Checks | None) -> Check:
+    kind = recorded.kind if recorded else kind_by_name(result.record)
     measured = [tensor for tensor in result.tensors if tensor.verdict not in WITHOUT_FIGURES]
     if not measured:
-        return Check(at, result, None, None, None, None)
+        return Check(at, result, None, None, None, None, kind, recorded)
     worst = max(measured, key=lambda tensor: tensor.severity)
     if worst.verdict is Verdict.NONFINITE or not math.isfinite(worst.rms):
         error = math.inf
     else:
         error = worst.rms / worst.expected_rms if worst.expected_rms else worst.rel_rms
     floor = worst.floor_rms / worst.expected_rms if worst.expected_rms else 0.0
-    return Check(at, result, worst, error, floor or None, worst.budget * floor or None)
+    return Check(at, result, worst, error, floor or None, worst.budget * floor or None, kind, recorded)
 
 
-def kind_of(record: str) -> str:
-    """Return what a record is of.
-
-    >>> [kind_of(record) for record in ("padded", "train-two-sizes", "trajectory", "recipe")]
-    ['inference', 'training', 'trajectory', 'recipe']
-    """
-    if record.startswith(TRAJECTORY_PREFIX):
-        return "trajectory"
-    return TRAINING if is_training(record) else RECIPE if record == RECIPE else INFERENCE
-
-
-def missing_checks(results: Sequence[StageResult]) -> list[tuple[str, str, str, str, str]]:
+def missing_checks(checks: Sequence[Check]) -> list[tuple[str, str, str, str, str]]:
     """Return (case, record, stage, mode, dtype) of what a run lacks: checks that its records are for, but not made.
 
     Stages, modes and dtypes that were not asked for at all, as with ``--stage``, are not lacking.
     """
-    known = all_cases()
+    results = [check.result for check in checks]
+    recorded = {(check.result.case, check.result.record): check.recorded for check in checks}
     asked = {(result.case, result.stage) for result in results}
     modes, dtypes = {result.mode for result in results}, {result.dtype for result in results}
     made = {(result.case, result.record, result.stage, result.mode, result.dtype) for result in results}
     lacking = []
-    for case, record in dict.fromkeys((result.case, result.record) for result in results if result.case in known):
-        checks = checks_of(known[case], record)
+    for (case, record), told in recorded.items():
         lacking += [
             (case, record, stage, mode, dtype)
-            for stage in checks.stages
-            for mode in checks.modes
-            for dtype in checks.dtypes
+            for stage in (told.stages if told else ())
+            for mode in (told.modes if told else ())
+            for dtype in (told.dtypes if told else ())
             if (case, stage) in asked and mode in modes and dtype in dtypes
         ]
     return [each for each in lacking if each not in made]

@@ -17,7 +17,8 @@ SCHEMA = 1
 NOISE = 1.0 / 8.0  # of a budget: in float32 one noise floor of the eight that are allowed (compare/budgets.py)
 SHOWN = 40  # lines for people: where a stage diverges, hundreds of tensors behind it do
 SETTING = "setting "  # before the name of a numerical setting, among the surroundings
-_OWN = ("when", "records", "limits")  # of an environment: what every run has differently, and what is told by itself
+# Of an environment: what every run has differently, and what is told by itself.
+_OWN = ("when", "records", "limits", "checks")
 
 
 @dataclass(frozen=True)

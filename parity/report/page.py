@@ -118,7 +118,7 @@ def _view(report: Report, located: Located) -> dict[str, Any]:
         "seconds": report.seconds or sum(check.result.seconds for check in checks),
         "stages": stages,
         "matrix": matrix,
-        "lacking": missing_checks(report.results),
+        "lacking": missing_checks(checks),
         "cases": [lines.case for lines in matrix],
         "records": unique(f"{check.result.case}/{check.result.record}" for check in checks),
         "dtypes": unique(check.result.dtype for check in checks),

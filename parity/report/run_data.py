@@ -14,7 +14,8 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from parity.cases.registry import all_cases
-from parity.report.checks import INFERENCE, Check
+from parity.records.kinds import INFERENCE
+from parity.report.checks import Check
 from parity.report.figures import index, tensor_name, values, word
 from parity.report.order import rerun
 from parity.report.results import WITHOUT_FIGURES, DecisionResult, TensorResult

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from parity.records.kinds import DTYPES, ISOLATED, MODES, RECIPE
-from parity.report.checks import INFERENCE, Check, missing_checks, share
+from parity.records.kinds import DTYPES, INFERENCE, ISOLATED, MODES, RECIPE
+from parity.report.checks import Check, missing_checks, share
 from parity.report.figures import word
 from parity.report.order import rank, unique
 
@@ -61,7 +61,7 @@ class CaseLines:
 
 def run_matrix(checks: Sequence[Check], stages: Sequence[str]) -> list[CaseLines]:
     """Return the lines of every case, a cell for each of ``stages``."""
-    lacking = missing_checks([check.result for check in checks])
+    lacking = missing_checks(checks)
     cases = unique(check.result.case for check in checks)
     devices = unique(check.result.device for check in checks)
     return [_case(case, checks, stages, lacking, several=len(devices) > 1) for case in cases]

@@ -62,6 +62,14 @@ def _environment() -> dict[str, Any]:
     facts: dict[str, Any] = {key: {"type": "string", "description": text} for key, text in _PROVENANCE.items()}
     records = {"type": "object", "description": "CASE/RECORD to the versions that it was frozen with, by engine"}
     new = {**versions, "description": "the new engine's versions"}
+    texts = {"type": "array", "items": {"type": "string"}}
+    each = {"kind": {"type": "string"}, "stages": texts, "modes": texts, "dtypes": texts}
+    checks = {
+        "type": "object",
+        "additionalProperties": {"type": "object", "properties": each},
+        "description": "CASE/RECORD to the checks that it is for, and to what it is of: inference, training,"
+        " trajectory or recipe",
+    }
     settings = {
         "type": "object",
         "additionalProperties": {"type": ["boolean", "integer", "string", "null"]},
@@ -72,8 +80,8 @@ def _environment() -> dict[str, Any]:
         "type": "object",
         "description": "case to what its records show of its top-k, thresholds and limits: rows, and problems",
     }
-    properties = {**facts, "new": new, "settings": settings, "records": records, "limits": limits}
-    return {"type": "object", "properties": properties}
+    objects = {"new": new, "settings": settings, "records": records, "checks": checks, "limits": limits}
+    return {"type": "object", "properties": {**facts, **objects}}
 
 
 def _as_written(value: dict[str, Any]) -> dict[str, Any]:
