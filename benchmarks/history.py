@@ -22,7 +22,8 @@ from pathlib import Path
 
 from parity.cases.registry import all_cases
 from parity.compare.verdicts import Verdict
-from parity.report.history import History, added, write_history
+from parity.report.history import History, added
+from parity.report.history_log import append, open_log
 from parity.report.history_page import update_history
 from parity.report.results import Report, StageResult, TensorResult
 
@@ -87,11 +88,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         history = drawn(options.runs, options.cases)
-        write_history(folder, history)
+        with open_log(folder) as file:
+            append(file, history, history.runs)
         start = time.perf_counter()
         page = update_history(folder)
         print(f"{options.runs} runs of {len(history.checks)} checks: page made in {time.perf_counter() - start:.2f} s")
-        for path in (page, folder / "history.json"):
+        for path in (page, folder / "history.jsonl"):
             print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
         times = sorted(opened(page) for _ in range(5))
         print(f"opened in Chromium, drawn after {', '.join(f'{seconds:.2f}' for seconds in times)} s")

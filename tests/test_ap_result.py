@@ -132,5 +132,5 @@ def test_a_page_of_the_same_says_so_and_shows_no_image(tmp_path: Path) -> None:
 
 def test_a_page_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Exception, match=r"file/ap.json cannot be written"):
+    with pytest.raises(Exception, match=r"/file cannot be written: File exists"):
         write_page([result()], tmp_path / "file")

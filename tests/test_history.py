@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import json
 import os
 import re
+import resource
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +20,9 @@ import pytest
 from report_tools import CASE, ENVIRONMENT, FINE, OFF, SCRIPT, check, run_of, written
 
 from parity.errors import ParityError
-from parity.report.history import History, checks_of_run, gather, last_green, read_history, write_history
+from parity.report.gather import gather
+from parity.report.history import History, checks_of_run, last_green
+from parity.report.history_log import append, open_log, read_history
 from parity.report.history_page import changed, keeps_history, render_history, update_history
 from parity.report.publish import publish
 from parity.report.results import Report, read_report
@@ -31,8 +38,22 @@ def night(folder: Path, day: int, *results: Any, **environment: Any) -> Path:
 
 
 def known(folder: Path) -> History:
-    history, _ = gather(folder)
-    return history
+    return gather(folder, read_history(folder))[0].history
+
+
+def write_history(folder: Path, history: History) -> Path:
+    """Write the runs of a history as lines; return the log's path."""
+    with open_log(folder) as file:
+        append(file, history, history.runs)
+    return folder / "history.jsonl"
+
+
+def left_out(folder: Path) -> list[str]:
+    """Bring a history up to date; return what its page names as left out."""
+    section = (
+        update_history(folder).read_text("utf-8").partition('<section id="unreadable">')[2].partition("</section>")[0]
+    )
+    return [html.unescape(re.sub(r"<[^>]*>", "", line)) for line in re.findall(r"<li>(.*?)</li>", section, re.S)]
 
 
 def test_runs_come_by_the_time_they_began(tmp_path: Path) -> None:
@@ -60,8 +81,8 @@ def test_it_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     night(tmp_path, 4, check("neck"), check("encoder", error="crashed", tensors=()))
     history = known(tmp_path)
     write_history(tmp_path, history)
-    assert read_history(tmp_path) == history
-    assert read_history(tmp_path / "elsewhere") == History()
+    assert read_history(tmp_path).history == history
+    assert read_history(tmp_path / "elsewhere").history == History()
 
 
 def test_a_run_whose_folder_is_gone_stays_and_one_written_anew_is_added(tmp_path: Path) -> None:
@@ -71,7 +92,7 @@ def test_a_run_whose_folder_is_gone_stays_and_one_written_anew_is_added(tmp_path
     shutil.rmtree(tmp_path / "2026-11-03")
     written(tmp_path / "latest", run_of(*RED, when="2026-11-05T02:00:00+00:00"))
     page = update_history(tmp_path)
-    runs = read_history(tmp_path).runs
+    runs = read_history(tmp_path).history.runs
     assert [(run.name, run.verdict.passes) for run in runs] == [
         ("2026-11-03", True),
         ("latest", True),
@@ -85,7 +106,7 @@ def test_a_run_that_was_merely_copied_is_one_run(tmp_path: Path) -> None:
     update_history(tmp_path)
     os.utime(path, (1, 1))
     update_history(tmp_path)
-    assert len(read_history(tmp_path).runs) == 1
+    assert len(read_history(tmp_path).history.runs) == 1
 
 
 def test_a_run_of_schema_1_is_told_by_when_it_was_written(tmp_path: Path) -> None:
@@ -103,30 +124,155 @@ def test_a_damaged_run_is_left_out_and_told(tmp_path: Path) -> None:
     (night(tmp_path, 4) / "results.json").write_text(f'{{"schema": "{SCRIPT}"')
     page = update_history(tmp_path).read_text("utf-8")
     assert "2026-11-04/results.json is no results file" in page
-    assert [run.name for run in read_history(tmp_path).runs] == ["2026-11-03"]
+    assert [run.name for run in read_history(tmp_path).history.runs] == ["2026-11-03"]
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "why"),
     [
-        ('"runs":', '"run":', None),
-        ('"schema":1', '"schema":9', "has schema 9, this version reads 1: update parity"),
-        ('"verdicts":"www"', '"verdicts":"w?w"', "is damaged: delete it, and it is made anew"),
-        ('"verdicts":"www"', '"verdicts":"ww"', "is damaged: delete it"),
-        ('"seconds":4.5', '"seconds":"long"', r"is no history \(Expected `float`"),
-        ("]}", "", r"is no history \(Input data was truncated\): delete it"),
+        ('"runs":', '"run":', "Object missing required field `name`"),
+        ('"name":', '"nam":', "Object missing required field `name`"),
+        ('"schema":2', '"schema":9', "it has schema 9, this version reads 2: update parity"),
+        ('"verdicts":"www"', '"verdicts":"w?w"', f"the checks of {CASE}/padded are damaged"),
+        ('"verdicts":"www"', '"verdicts":"ww"', f"the checks of {CASE}/padded are damaged"),
+        ('"seconds":4.5', '"seconds":null', "Expected `float`, got `null`"),
+        ('"seconds":4.5', '"seconds":1e999', "out of range"),
+        ('"seconds":4.5', '"seconds":NaN', "JSON is malformed"),
+        ('"problems":[]', '"unknown":' + 9999 * "[", "recursion|Recursion|depth"),
+        ('"schema":2}', "", "truncated"),
     ],
 )
-def test_a_damaged_history_is_refused(tmp_path: Path, old: str, new: str, message: str | None) -> None:
+def test_a_damaged_line_costs_that_run_alone_and_is_named(tmp_path: Path, old: str, new: str, why: str) -> None:
+    for day in (3, 4, 5):
+        night(tmp_path, day)
+    update_history(tmp_path)
+    for day in (3, 4, 5):
+        shutil.rmtree(tmp_path / f"2026-11-{day:02}")
+    path = tmp_path / "history.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    lines[1] = lines[1].replace(old.encode(), new.encode()) if old.encode() in lines[1] else b"{}"
+    path.write_bytes(b"\n".join(lines))
+    before = path.read_bytes()
+    (line,) = left_out(tmp_path)
+    assert re.match(rf"history\.jsonl, line 2: left out: .*({why})", line)
+    assert [run.name for run in read_history(tmp_path).history.runs] == ["2026-11-03", "2026-11-05"]
+    night(tmp_path, 6)
+    update_history(tmp_path)
+    assert path.read_bytes().startswith(before)
+    assert [run.name[-1] for run in read_history(tmp_path).history.runs] == ["3", "5", "6"]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 200])
+def test_a_torn_last_line_does_not_take_the_next_run_with_it(tmp_path: Path, cut: int) -> None:
     night(tmp_path, 3)
-    path = write_history(tmp_path, known(tmp_path))
+    night(tmp_path, 4)
+    update_history(tmp_path)
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    shutil.rmtree(tmp_path / "2026-11-04")
+    night(tmp_path, 5)
+    update_history(tmp_path)
+    assert [run.name[-1] for run in read_history(tmp_path).history.runs] == ["3", *(["4"] if cut == 1 else []), "5"]
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "Infinity", "-Infinity", "1e999", "1" + 400 * "0", "1" + 5000 * "0", "null", '"nan"', "[]", "true"]
+)
+@pytest.mark.parametrize("where", ['"seconds": 1.5', '"seconds": 0.0', '"count": 49152', '"max_abs": 4e-06'])
+def test_no_figure_of_one_run_costs_the_history_another(tmp_path: Path, where: str, value: str) -> None:
+    night(tmp_path, 3)
+    path = night(tmp_path, 4) / "results.json"
+    assert where in path.read_text()
+    path.write_text(path.read_text().replace(where, f"{where.partition(' ')[0]} {value}"))
+    update_history(tmp_path)
+    night(tmp_path, 5)
+    named = left_out(tmp_path)
+    names = [run.name[-1] for run in read_history(tmp_path).history.runs]
+    assert names in (["3", "4", "5"], ["3", "5"])
+    assert len(named) == 3 - len(names)
+    assert all(line.startswith("2026-11-04: ") for line in named)
+    if where == '"seconds": 1.5':
+        assert names == ["3", "5"]
+
+
+def test_a_fault_of_ours_costs_that_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    night(tmp_path, 3)
+    night(tmp_path, 4)
+
+    def read(path: Path) -> Report:
+        if path.parent.name == "2026-11-03":
+            raise ZeroDivisionError("a fault")
+        return read_report(path)
+
+    monkeypatch.setattr("parity.report.gather.read_report", read)
+    assert left_out(tmp_path) == [
+        f"2026-11-03: {tmp_path}/2026-11-03/results.json cannot be read: ZeroDivisionError: a fault"
+    ]
+    assert [run.name for run in read_history(tmp_path).history.runs] == ["2026-11-04"]
+
+
+def old_history(folder: Path) -> Path:
+    """Write ``history.json`` as an earlier version did, and nothing else; return its path."""
+    (folder / "history.json").write_bytes((Path(__file__).parent / "data" / "history-1.json").read_bytes())
+    return folder / "history.json"
+
+
+def test_a_history_of_an_earlier_version_is_read_once_and_kept(tmp_path: Path) -> None:
+    old = old_history(tmp_path)
+    before = old.read_bytes()
+    night(tmp_path, 5)
+    for _ in range(2):
+        update_history(tmp_path)
+        assert [run.name for run in read_history(tmp_path).history.runs] == ["2026-11-03", "2026-11-04", "2026-11-05"]
+        assert len((tmp_path / "history.jsonl").read_bytes().splitlines()) == 3
+    assert old.read_bytes() == before
+    old.unlink()
+    history = read_history(tmp_path).history
+    assert [run.verdict.passes for run in history.runs] == [True, False, True]
+    found = checks_of_run(history, history.runs[1])
+    assert {name: (each.verdict.value, each.used) for name, each in found.items()}[ID] == ("diverged", 10.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("]}]}", "", "left out: Input data was truncated"),
+        ('"schema":1', '"schema":3', "left out: it has schema 3, this version reads 1: update parity"),
+        ('"verdicts":"wdw"', '"verdicts":"wd"', "1 of its runs are damaged"),
+        ('"seconds":4.5', '"seconds":null', "left out: Expected `float`, got `null`"),
+    ],
+)
+def test_a_damaged_history_of_an_earlier_version_is_named_and_kept(
+    tmp_path: Path, old: str, new: str, why: str
+) -> None:
+    path = old_history(tmp_path)
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    if message is None:  # what is not known is let pass, and the runs are read again
-        assert read_history(tmp_path).runs == []
-        return
-    with pytest.raises(ParityError, match=rf"history\.json {message}"):
-        update_history(tmp_path)
+    before = path.read_bytes()
+    night(tmp_path, 5)
+    (line,) = left_out(tmp_path)
+    assert line.startswith(f"history.json: {why}")
+    assert read_history(tmp_path).history.runs[-1].name == "2026-11-05"
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    night(tmp_path, 3)
+    update_history(tmp_path)
+    before = (tmp_path / "history.jsonl").read_bytes()
+    night(tmp_path, 4)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 99, limits[1]))
+        with pytest.raises(ParityError, match=r"history\.jsonl cannot be written: no space is left"):
+            update_history(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "history.jsonl").read_bytes() == before
+    update_history(tmp_path)
+    assert len(read_history(tmp_path).history.runs) == 2
 
 
 def test_the_last_green_run_is_one_that_can_be_compared(tmp_path: Path) -> None:
@@ -222,6 +368,21 @@ def test_only_pages_that_are_there_are_linked(tmp_path: Path) -> None:
     assert re.findall(r'href="([^"]*)"', page) == ["2026-11-03/index.html"]
 
 
+def test_the_policy_of_the_page_allows_its_own_script_alone(tmp_path: Path) -> None:
+    night(tmp_path, 3)
+    page = update_history(tmp_path).read_text("utf-8")
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    (own,) = re.findall(r"<script>(.*?)</script>", page, re.S)
+    digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        "img-src data:",
+        f"script-src 'self' file: 'sha256-{digest}'",
+    ]
+    assert not re.search(r"\son[a-z]+=", page.replace(own, ""))  # it allows no handler in an attribute either
+
+
 def test_names_are_escaped_wherever_they_stand(tmp_path: Path) -> None:
     odd = check(SCRIPT, OFF, case=SCRIPT, record=SCRIPT, device=f"{SCRIPT}'\"")
     one = written(tmp_path / "a'\"><b>", run_of(odd, device=SCRIPT, commit=SCRIPT, new={SCRIPT: SCRIPT}))
@@ -274,12 +435,19 @@ def test_a_run_in_reports_brings_the_history_up_to_date(tmp_path: Path) -> None:
     assert read_report(tmp_path / "reports" / "today") == run_of()
 
 
-def test_a_damaged_history_does_not_cost_the_run_its_page(tmp_path: Path) -> None:
-    (tmp_path / "history.json").write_text("{")
+def test_a_history_that_cannot_be_written_does_not_cost_the_run_its_page(tmp_path: Path) -> None:
+    (tmp_path / "history.json").write_text("{}")
+    (tmp_path / "history.jsonl").mkdir()
     lines = list(publish(run_of(), tmp_path / "today"))
     assert lines[0] == f"report: {tmp_path / 'today' / 'index.html'}"
-    assert lines[1].startswith(f"history: left as it was; {tmp_path / 'history.json'} is no history (")
-    assert (tmp_path / "history.json").read_text() == "{"
+    assert lines[1] == f"history: left as it was; {tmp_path / 'history.jsonl'} cannot be written: Is a directory"
+
+
+def test_a_run_that_is_replaced_before_anybody_looked_is_in_the_history(tmp_path: Path) -> None:
+    written(tmp_path / "reports" / "latest", run_of(*RED, when="2026-11-04T02:00:00+00:00"))
+    list(publish(run_of(when="2026-11-05T02:00:00+00:00"), tmp_path / "reports" / "latest"))
+    runs = read_history(tmp_path / "reports").history.runs
+    assert [(run.name, run.verdict.passes) for run in runs] == [("latest", False), ("latest", True)]
 
 
 def test_a_run_elsewhere_writes_nothing_beside_itself(tmp_path: Path) -> None:
@@ -295,11 +463,11 @@ def test_the_command_makes_it_and_refuses_what_is_no_folder(tmp_path: Path, pari
     assert parity_command("report", "--history", tmp_path) == (0, f"history: {tmp_path / 'index.html'}\n", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "2026-11-03",
-        "history.json",
+        "history.jsonl",
         "index.html",
         "plotly.min.js",
     ]
-    assert json.loads((tmp_path / "history.json").read_text())["runs"][0]["name"] == "2026-11-03"
+    assert json.loads((tmp_path / "history.jsonl").read_text())["name"] == "2026-11-03"
     status, _, err = parity_command("report", "--history", tmp_path / "none")
     assert status == 2
     assert "none: no such folder; `parity check --report-dir" in err

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from parity.ap.frames import Predictions, is_foreign, next_round, parts, read_predictions
 from parity.errors import ParityError
+from parity.locks import take
 
 IDENTITY, LOCK = "run.json", "lock"
 _LOCK_PATIENCE = 30.0  # seconds: processes of a run that was killed end with it, but those still importing not at once
@@ -149,24 +148,11 @@ class Run:
         except OSError as error:
             raise ParityError(f"{path} cannot be written: {error.strerror}") from None
         try:
-            _wait_for(descriptor, self.folder)
+            busy = f"another run is predicting in {self.folder}: wait for it, or name another --ap-dir"
+            take(descriptor, patience=_LOCK_PATIENCE, busy=busy)
             yield descriptor
         finally:
             os.close(descriptor)
-
-
-def _wait_for(descriptor: int, folder: Path) -> None:
-    until = time.monotonic() + _LOCK_PATIENCE
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise ParityError(
-                    f"another run is predicting in {folder}: wait for it, or name another --ap-dir"
-                ) from None
-            time.sleep(0.1)
 
 
 def _read_identity(path: Path) -> object:

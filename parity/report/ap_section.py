@@ -17,7 +17,7 @@ from parity.ap.pictures import side_by_side
 from parity.ap.result import ApResult
 from parity.coco.categories import NAMES
 from parity.errors import ParityError
-from parity.report.files import templates, write_text
+from parity.report.files import templates, write_together, writing_into
 
 CLASSES_SHOWN, IMAGES_SHOWN = 12, 50
 RESULTS = "ap.json"
@@ -33,8 +33,8 @@ def write_page(results: Sequence[ApResult], folder: Path) -> Path:
     view = ap_view([each["shown"] for each in plain])
     passes = all(result.passes for result in results)
     page = templates().get_template("ap.html.j2").render({**view, "passes": passes, "parity_version": __version__})
-    write_text(folder / RESULTS, json.dumps(plain, indent=1) + "\n")
-    return write_text(folder / "ap.html", page)
+    with writing_into(folder):
+        return write_together(folder, RESULTS, json.dumps(plain, indent=1) + "\n", "ap.html", page)
 
 
 def read_shown(folder: Path) -> list[Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""What every run of a folder found, kept small: ``history.json``, which outlives the runs' own folders.
+"""What every run of a folder found, kept small; ``history_log`` keeps it, and it outlives the runs' own folders.
 
 A run is known by its folder's name and by when it began: a folder that is written anew (``reports/latest``) adds a
 run to the history, and one that is deleted keeps its figures there.
@@ -14,19 +14,15 @@ from pathlib import Path
 import msgspec
 
 from parity.compare.verdicts import Verdict
-from parity.errors import ParityError
-from parity.report.ap_figures import AP, CaseAp, read_ap
+from parity.report.ap_figures import AP, CaseAp
 from parity.report.diff import surroundings
-from parity.report.files import write_text
 from parity.report.order import in_order, rerun
-from parity.report.results import RESULTS, Report, StageResult, read_report
+from parity.report.results import RESULTS, Report, StageResult
 
-SCHEMA = 1
-HISTORY = "history.json"
 NO_CHECK = "."
 Key = tuple[str, str, str, str, str, str]  # of a check: case, record, stage, mode, dtype, device
 _LETTERS = dict(zip(Verdict, "ewcdntsxm", strict=True))  # one letter a check: a year of nights stays small
-_VERDICTS = {letter: verdict for verdict, letter in _LETTERS.items()}
+LETTERS = {letter: verdict for verdict, letter in _LETTERS.items()}
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -79,9 +75,9 @@ class Run(msgspec.Struct, frozen=True):
 class History(msgspec.Struct, frozen=True):
     """All runs that are known, oldest first; ``checks`` are (case, record, stage, mode, dtype, device)."""
 
-    schema: int = SCHEMA
     checks: list[Key] = []
     runs: list[Run] = []
+    schema: int = 1  # of ``history.json``, which earlier versions wrote
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -94,7 +90,7 @@ class Checked(msgspec.Struct, frozen=True):
 def checks_of_run(history: History, run: Run) -> dict[str, Checked]:
     """Return id -> what was found, of every check that was run."""
     return {
-        "-".join(key): Checked(_VERDICTS[letter], math.inf if used is None else used)
+        "-".join(key): Checked(LETTERS[letter], math.inf if used is None else used)
         for key, letter, used in zip(history.checks, run.verdicts, run.used, strict=False)
         if letter != NO_CHECK
     }
@@ -110,60 +106,21 @@ def last_green(history: History, run: Run) -> Run | None:
     return None
 
 
-def read_history(folder: Path) -> History:
-    """Return what was written of a folder's runs; an empty history where nothing was.
-
-    Raises:
-        ParityError: it is cut short, or of another schema.
-    """
-    path = folder / HISTORY
-    try:
-        history = msgspec.json.decode(path.read_bytes(), type=History)
-    except FileNotFoundError:
-        return History()
-    except (OSError, msgspec.DecodeError) as error:
-        raise ParityError(
-            f"{path} is no history ({error}): delete it, and it is made anew of the runs that are still there"
-        ) from None
-    if any(set(run.verdicts) - {NO_CHECK, *_VERDICTS} or len(run.verdicts) != len(run.used) for run in history.runs):
-        raise ParityError(f"{path} is damaged: delete it, and it is made anew of the runs that are still there")
-    if history.schema != SCHEMA:
-        raise ParityError(f"{path} has schema {history.schema}, this version reads {SCHEMA}: update parity")
-    return history
-
-
-def gather(folder: Path) -> tuple[History, dict[str, str]]:
-    """Return the history of all runs known in ``folder`` or lying there, and folder name -> why it was left out."""
-    history, unreadable = read_history(folder), {}
-    known = {(run.name, run.source) for run in history.runs}
-    for path in sorted(folder.glob(f"*/{RESULTS}")):
-        source = _source(path)
-        if (path.parent.name, source) in known:
-            continue
-        try:
-            report, ap = read_report(path), read_ap(path.parent)
-        except ParityError as error:
-            unreadable[path.parent.name] = str(error)
-        else:
-            history = added(history, report, name=path.parent.name, source=source, ap=ap)
-    runs = sorted(history.runs, key=lambda run: (run.when, run.name))
-    return History(SCHEMA, history.checks, runs), unreadable
-
-
-def write_history(folder: Path, history: History) -> Path:
-    """Write ``history.json``, a line a run; return its path."""
-    return write_text(folder / HISTORY, msgspec.json.encode(history).decode() + "\n")
+def in_time(history: History) -> History:
+    """Return the history with its runs in the order in which they began."""
+    return History(history.checks, sorted(history.runs, key=lambda run: (run.when, run.name)))
 
 
 def present(folder: Path, runs: Iterable[Run]) -> Iterator[Run]:
     """Yield the runs whose results still lie in the folder as they were read."""
     for run in runs:
         path = folder / run.name / RESULTS
-        if path.is_file() and _source(path) == run.source:
+        if path.is_file() and source_of(path) == run.source:
             yield run
 
 
-def _source(path: Path) -> str:
+def source_of(path: Path) -> str:
+    """Return size and time of the files that a run is read from: what tells whether they were written anew."""
     files = [file.stat() for file in (path, path.with_name(AP)) if file.is_file()]
     return "-".join(f"{status.st_size}-{status.st_mtime_ns}" for status in files)
 
@@ -193,7 +150,7 @@ def added(history: History, report: Report, *, name: str, source: str, ap: Seque
         problems=[f"AP of {case.case}: {problem}" for case in ap for problem in case.problems],
     )
     others = [other for other in history.runs if (other.name, other.when) != (run.name, run.when)]
-    return History(SCHEMA, checks, [*others, run])
+    return History(checks, [*others, run])
 
 
 def _key(result: StageResult) -> Key:

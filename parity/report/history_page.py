@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from parity.report.diff import Change, environment_changes, moved
 from parity.report.figures import duration
-from parity.report.files import templates, write_text
-from parity.report.history import Checked, History, Run, checks_of_run, gather, last_green, present, write_history
+from parity.report.files import script_and_hash, templates, write_text
+from parity.report.gather import keep
+from parity.report.history import Checked, History, Run, checks_of_run, last_green, present
+from parity.report.history_log import LOG, OLD, open_log
 from parity.report.matrix import percent
 from parity.report.order import unique
 from parity.report.plotly import SCRIPT, plotly_script
@@ -44,22 +47,24 @@ class Standing:
 
 
 def update_history(folder: Path) -> Path:
-    """Bring ``history.json`` and ``index.html`` of a folder of runs up to date; return the page's path.
+    """Bring ``history.jsonl`` and ``index.html`` of a folder of runs up to date; return the page's path.
 
     Raises:
-        ParityError: a file cannot be written, or ``history.json`` is damaged.
+        ParityError: a file cannot be written.
     """
-    history, unreadable = gather(folder)
-    write_history(folder, history)
-    plotly_script(folder)
-    linked = {(run.name, run.when) for run in present(folder, history.runs) if (folder / run.name / PAGE).is_file()}
-    return write_text(folder / PAGE, render_history(history, linked=linked, unreadable=unreadable))
+    with open_log(folder) as file:
+        log = keep(folder, file)
+        plotly_script(folder)
+        runs = present(folder, log.history.runs)
+        linked = {(run.name, run.when) for run in runs if (folder / run.name / PAGE).is_file()}
+        page = render_history(log.history, linked=linked, unreadable=log.unreadable)
+        return write_text(folder / PAGE, page)
 
 
 def keeps_history(folder: Path) -> bool:
     """Whether a run written into ``folder`` belongs to a history: beside it lies one, or it is in ``reports``."""
     parent = folder.resolve().parent
-    return parent.name == "reports" or (parent / "history.json").is_file()
+    return parent.name == "reports" or any((parent / name).is_file() for name in (LOG, OLD))
 
 
 def render_history(
@@ -68,6 +73,8 @@ def render_history(
     """Return the page as HTML. All names are escaped; nothing but Plotly's script beside it is loaded."""
     linked = linked or set()
     changes = _changes_by_run(history)
+    own = (files("parity.report") / "templates" / "history.js").read_text("utf-8")
+    own_script, script_hash = script_and_hash(f"\n{own}")
     standings = [_standing(history, device) for device in _devices(history)]
     view = {
         "standings": standings,
@@ -85,6 +92,8 @@ def render_history(
         "unreadable": sorted((unreadable or {}).items()),
         "data": _data(history, changes, linked),
         "script": SCRIPT,
+        "own_script": own_script,
+        "script_hash": script_hash,
     }
     return templates(duration, day).get_template("history.html.j2").render(view)
 
@@ -173,7 +182,7 @@ def _changes_by_run(history: History) -> list[list[Change]]:
 
 
 def _data(history: History, changes: Sequence[Sequence[Change]], linked: set[tuple[str, str]]) -> dict[str, Any]:
-    """Return what the plots are drawn from; ``history.json`` has the same for other tools."""
+    """Return what the plots are drawn from; ``history.jsonl`` has the same for other tools."""
     runs = [
         {
             "name": run.name,

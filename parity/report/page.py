@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,13 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from parity.errors import ParityError
 from parity.report.ap_section import ap_view, read_shown
 from parity.report.checks import Check, checks_in_order, missing_checks
 from parity.report.curves import Curve, curves_view
 from parity.report.engine_table import engines
 from parity.report.figures import duration, index, number, tensor_name, values, word
-from parity.report.files import templates, write_text
+from parity.report.files import script_and_hash, templates, write_text, write_together, writing_into
 from parity.report.limits import limits_view
 from parity.report.located import Located, read_located
 from parity.report.order import rerun, stage_order, unique
@@ -26,6 +25,7 @@ from parity.report.results import RESULTS, Report, to_json
 from parity.report.run_data import run_data
 from parity.report.run_matrix import run_matrix
 
+PAGE = "index.html"
 KNOWN_DEVIATION = "known deviation"
 SCRIPTS = (
     *("base.js", "figures.js", "tensor.js", "chain.js"),
@@ -42,22 +42,31 @@ def write_report(
     curves: Sequence[Curve] = (),
     run_folder: Path | None = None,
     history: bool = False,
+    before: Callable[[], None] | None = None,
 ) -> Path:
     """Write ``results.json``, ``index.html`` and the plots' script into ``folder``; return the page's path.
 
-    Each file is written beside its place and then renamed, so that none is ever half there. What ``parity locate
+    Each file is written beside its place and then renamed, so that none is ever half there, and the page is never that
+    of other results: it goes before they are replaced. What ``parity locate
     --json`` and ``parity ap`` left in the run's folder (``folder``, if none is given) is shown with it;
-    with ``history``, the page links to that of the folder above.
+    with ``history``, the page links to that of the folder above. ``before`` is called before anything is replaced.
 
     Raises:
         ParityError: a file cannot be written, or what those left is damaged.
     """
-    write_text(folder / RESULTS, to_json(report))
     run_folder = run_folder or folder
-    located, ap = read_located(run_folder), read_shown(run_folder)
-    page = render(report, curves=curves, located=located, ap=ap, history=history)
-    plotly_script(folder)
-    return write_text(folder / "index.html", page)
+    plain = to_json(report)
+    with writing_into(folder):
+        if before is not None:
+            before()
+        try:
+            located, ap = read_located(run_folder), read_shown(run_folder)
+            page = render(report, curves=curves, located=located, ap=ap, history=history)
+            plotly_script(folder)
+        except ParityError:
+            write_together(folder, RESULTS, plain, PAGE, None)
+            raise
+        return write_together(folder, RESULTS, plain, PAGE, page)
 
 
 def write_curves(curves: Sequence[Curve], folder: Path) -> Path:
@@ -99,8 +108,7 @@ def _scripts() -> dict[str, Any]:
     folder = files("parity.report") / "templates"
     parts = "\n".join((folder / name).read_text("utf-8") for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{parts}\n}})();'
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return {"script": Markup(script), "script_hash": digest}
+    return dict(zip(("script", "script_hash"), script_and_hash(script), strict=True))
 
 
 def _view(report: Report, located: Located) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from parity.errors import ParityError
 from parity.report.curves import Curve
+from parity.report.gather import keep_before_replacing
 from parity.report.history_page import keeps_history, update_history
 from parity.report.page import write_report
 from parity.report.results import Report
@@ -22,14 +24,16 @@ def publish(
     ``reports``: whoever writes a run to /tmp/x does not want a page in /tmp.
     """
     history = keeps_history(folder)
-    yield f"report: {write_report(report, folder, curves=curves, run_folder=run_folder, history=history)}"
+    before = partial(keep_before_replacing, folder) if history else None
+    page = write_report(report, folder, curves=curves, run_folder=run_folder, history=history, before=before)
+    yield f"report: {page}"
     yield from remembered(folder)
 
 
 def remembered(folder: Path) -> Iterator[str]:
     """Bring the history beside a run up to date, if it belongs to one; yield a line for people.
 
-    A history that is damaged is told and left as it is: what the run itself found does not hang on it.
+    A history that cannot be written is told: what the run itself found does not hang on it.
     """
     if keeps_history(folder):
         try:

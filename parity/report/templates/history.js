@@ -170,6 +170,7 @@ function begin() {
   offer(at("device"), unique(DATA.runs.map(run => run.device).reverse()));
   offer(at("figure"), ["used", ...Object.keys(RUN_FIGURES)], ["error, as a share of the budget", ...Object.values(RUN_FIGURES)]);
   for (const id of ["device", "span", "case", "stage", "figure"]) at(id).addEventListener("change", draw);
+  document.querySelector("form.choices").addEventListener("submit", event => event.preventDefault());
   at("which").addEventListener("change", event => {
     for (const row of document.querySelectorAll("#runs tbody tr")) row.hidden = Boolean(event.target.value) && !row.classList.contains(event.target.value);
   });

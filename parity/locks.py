@@ -1,0 +1,64 @@
+"""Locks between processes: held by a descriptor, so that they end with whoever holds them, however that ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from parity.errors import ParityError
+
+_UNSUPPORTED = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems
+_LOOK_EVERY = 0.05  # seconds
+
+
+def take(descriptor: int, *, patience: float, busy: str) -> None:
+    """Lock an open file; where its file system knows no locks, go on without.
+
+    Args:
+        patience: seconds to wait for another process.
+        busy: what to say when that was in vain.
+
+    Raises:
+        ParityError: another process holds it for longer.
+    """
+    until = time.monotonic() + patience
+    while not try_take(descriptor):
+        if time.monotonic() > until:
+            raise ParityError(busy)
+        time.sleep(_LOOK_EVERY)
+
+
+def try_take(descriptor: int) -> bool:
+    """Lock an open file unless another process holds it; return whether nobody else does."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    return True
+
+
+@contextmanager
+def locked_folder(folder: Path, *, patience: float, busy: str) -> Iterator[None]:
+    """Keep other processes that lock it too out of a folder, which is made if it is not there. No file is left in it.
+
+    Raises:
+        ParityError: it cannot be made, or another process holds it for longer than ``patience`` seconds.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (OSError, ValueError) as error:
+        raise ParityError(f"{folder} cannot be written: {getattr(error, 'strerror', '') or error}") from None
+    try:
+        take(descriptor, patience=patience, busy=busy)
+        yield
+    finally:
+        os.close(descriptor)
