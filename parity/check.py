@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from parity.records.kinds import (
     is_draw,
 )
 from parity.records.layout import REPEATABLE, StoredTensors, array_key
+from parity.records.listing import LISTING
 from parity.records.store import Record
 from parity.report.results import StageResult
 from parity.taps.islands import Promote, place
@@ -278,6 +280,12 @@ class Checker:
             f"a float32 island that only one engine has: {'; '.join(causes) or 'several together'}."
             f" It is lifted to float64 on both sides here; left in, the engines differ (relative RMS) in {effects}",
         )
+
+
+def missing_record(case: Case, folder: Path, stage: str, mode: str, dtype: str, device: str) -> StageResult:
+    """Return the result of a check that cannot be made: its record is listed and not there."""
+    why = f"record {folder} is listed in {LISTING} and is not there: restore it, or freeze it again"
+    return StageResult(case.id, folder.name, stage, mode, dtype, device, 0.0, (), inconclusive=why)
 
 
 def _require_same_constants(session: Session, record: Record) -> None:

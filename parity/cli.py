@@ -21,7 +21,7 @@ from parity.errors import ParityError
 from parity.report.options import add_diff, add_report
 from parity.text import one_line
 
-PASSED, DIVERGED, WRONG_CALL = 0, 1, 2
+PASSED, DIVERGED, WRONG_CALL, INCONCLUSIVE = 0, 1, 2, 3
 
 
 class _Parser(argparse.ArgumentParser):
@@ -224,7 +224,11 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 1 if something diverged, or 2 if the call or the environment is wrong."""
+    """Run the command; return its exit status.
+
+    0 all passes, 1 something diverged, 2 the call or the environment is wrong, 3 nothing diverged but something that
+    was asked for could not be compared.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options = build_parser().parse_args(words)
@@ -339,8 +343,12 @@ def _require_freeze(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from parity.commands import check
+    from parity.compare.verdicts import Verdict
 
-    return PASSED if check(options) else DIVERGED
+    verdict = check(options)
+    if verdict is Verdict.INCONCLUSIVE:
+        return INCONCLUSIVE
+    return PASSED if verdict.passes else DIVERGED
 
 
 def _locate(options: argparse.Namespace) -> int:

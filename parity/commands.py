@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from parity.cases.base import Batch, Case, TrainingBatch
 from parity.cases.registry import cases_with, find_case, nearest
-from parity.check import Checker
-from parity.compare.verdicts import worst
+from parity.check import Checker, missing_record
+from parity.compare.verdicts import Verdict, worst
 from parity.engines.numerics import require_tf32
 from parity.engines.opening import open_legacy
 from parity.errors import ParityError
@@ -26,10 +26,10 @@ from parity.records.freeze_recipe import freeze_recipe
 from parity.records.freeze_training import freeze_training
 from parity.records.images import parse_sizes
 from parity.records.kinds import RECIPE, TRAINING_PREFIX, TRAJECTORY_PREFIX, checks_in
-from parity.records.locate import default_fixtures, find_records
+from parity.records.locate import default_fixtures, expected_records, is_missing
 from parity.records.store import Record, write_record
 from parity.report.files import require_place, write_text
-from parity.report.messages import failure_message, stage_line
+from parity.report.messages import conclusion, failure_message, stage_line
 from parity.report.results import Report, StageResult, to_json
 
 
@@ -122,15 +122,15 @@ def _parse_objects(text: str, images: int) -> tuple[int, ...]:
     return counts
 
 
-def check(options: argparse.Namespace) -> bool:
-    """Judge the new engine as the options ask; print, write what was asked for; return whether all passed."""
+def check(options: argparse.Namespace) -> Verdict:
+    """Judge the new engine as the options ask; print, write what was asked for; return the worst of all verdicts."""
     require_place(options.json, "--json")
     require_tf32(options.device, tf32=options.tf32)
     if options.steps < 1:
         raise ParityError(f"--steps {options.steps}: compare 1 step or more")
     fixtures = options.fixtures or default_fixtures()
     cases = [find_case(case_id) for case_id in options.cases] or cases_with(options.stage)
-    folders = {case.id: find_records(fixtures, case=case.id) for case in cases}
+    folders = {case.id: expected_records(fixtures, case.id) for case in cases}
     missing = [case_id for case_id, found in folders.items() if not found]
     if (options.cases and missing) or len(missing) == len(cases):
         raise ParityError(f"{fixtures} holds no record of {missing[0]}: `parity freeze {missing[0]}` makes one")
@@ -182,9 +182,13 @@ def _check_case(
     assert isinstance(records, dict)
     assert isinstance(recorded, dict)
     runs = _runs(case, folders, options)
-    read = {folder: Record(folder) for folder in dict.fromkeys(run[0] for run in runs)}
+    read = {folder: Record(folder) for folder in dict.fromkeys(run[0] for run in runs) if not is_missing(folder)}
     with tqdm(total=sum(len(run[-1]) for run in runs), desc=case.id, unit="stage", leave=False, disable=None) as bar:
         for folder, dtype, mode, stages in runs:
+            if folder not in read:
+                yield from (missing_record(case, folder, stage, mode, dtype, options.device) for stage in stages)
+                bar.update(len(stages))
+                continue
             record = read[folder]
             records[f"{case.id}/{record.id}"] = record.manifest["engines"]
             recorded[f"{case.id}/{record.id}"] = record.checks(case).plain()
@@ -195,7 +199,7 @@ def _check_case(
     environment.update(new=checker.fingerprint(), settings=checker.settings)
 
 
-def _finish(report: Report, options: argparse.Namespace) -> bool:
+def _finish(report: Report, options: argparse.Namespace) -> Verdict:
     print_results(report.results)
     if options.json:
         write_text(options.json, to_json(report))
@@ -208,7 +212,7 @@ def _finish(report: Report, options: argparse.Namespace) -> bool:
 
         for line in publish(report, options.report_dir):
             print(line)
-    return report.verdict.passes
+    return report.verdict
 
 
 def print_results(results: Sequence[StageResult]) -> None:
@@ -228,4 +232,4 @@ def print_results(results: Sequence[StageResult]) -> None:
             print(failure_message(group, rerun=rerun))
     passed = sum(result.verdict.passes for result in results)
     verdict = worst(result.verdict for result in results)
-    print(f"\n{'same' if verdict.passes else 'NOT the same'}: {passed} of {len(results)} stage checks passed")
+    print(f"\n{conclusion(verdict)}: {passed} of {len(results)} stage checks passed")

@@ -21,7 +21,7 @@ from parity.cases.registry import cases_with, find_case, nearest
 from parity.errors import ParityError
 from parity.provenance import provenance
 from parity.records.kinds import DTYPES, MODES, checks_in
-from parity.records.locate import default_fixtures, find_records
+from parity.records.locate import default_fixtures, expected_records, is_missing
 
 _RESULT = "parity_result"
 _ENVIRONMENT = "parity_environment"
@@ -137,7 +137,7 @@ def _chosen_records(config: pytest.Config) -> Iterator[tuple[Case, Path]]:
     fixtures = config.getoption("fixtures_dir") or default_fixtures()
     wanted = config.getoption("case")
     cases = [find_case(wanted)] if wanted else cases_with(config.getoption("stage"))
-    found = [(case, folder) for case in cases for folder in find_records(fixtures, case=case.id)]
+    found = [(case, folder) for case in cases for folder in expected_records(fixtures, case.id)]
     if not found:
         raise ParityError(f"{fixtures} holds no record of {wanted or 'any case'}: `parity freeze` makes one")
     for case in cases:
@@ -164,6 +164,10 @@ class Runner:
 
     def run(self, case_id: str, folder: Path, stage: str, mode: str, dtype: str) -> Any:
         """Return the ``StageResult`` of one check."""
+        from parity.check import missing_record
+
+        if is_missing(folder):
+            return missing_record(find_case(case_id), folder, stage, mode, dtype, self.device)
         record = self._record(folder)
         checker = self._checker(case_id)
         self.environment["records"][f"{case_id}/{record.id}"] = record.manifest["engines"]

@@ -242,7 +242,7 @@ def test_a_fault_of_its_own_is_no_divergence(parity_command: Command, monkeypatc
     def broken(*_: object, **__: object) -> None:
         raise IndexError("here")
 
-    monkeypatch.setattr("parity.commands.find_records", broken)
+    monkeypatch.setattr("parity.commands.expected_records", broken)
     status, _, err = parity_command("check", CASE)
     assert status == 2
     assert "IndexError: here" in err

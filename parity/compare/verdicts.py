@@ -12,6 +12,7 @@ class Verdict(StrEnum):
     EQUAL = "equal"
     WITHIN_BUDGET = "within_budget"
     CERTIFIED = "certified"
+    INCONCLUSIVE = "inconclusive"  # not compared, so neither the same nor different
     DIVERGED = "diverged"
     NONFINITE = "nonfinite"
     DTYPE = "dtype"

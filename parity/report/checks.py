@@ -56,7 +56,8 @@ class Check:
         """What did not pass, counted."""
         tensors = [tensor for tensor in self.result.tensors if not tensor.verdict.passes]
         decisions = [decision for decision in self.result.decisions if not decision.verdict.passes]
-        parts = [] if self.result.tensors else [self.result.error or "no tensor was compared"]
+        nothing = self.result.error or self.result.inconclusive or "no tensor was compared"
+        parts = [] if self.result.tensors else [nothing]
         parts += [f"{len(tensors)} of {counted(len(self.result.tensors), 'tensor')}"] if tensors else []
         parts += [f"{len(decisions)} of {counted(len(self.result.decisions), 'decision')}"] if decisions else []
         return " and ".join(parts) + (" not the same" if tensors or decisions else "")

@@ -21,7 +21,7 @@ from parity.report.results import RESULTS, Report, StageResult
 
 NO_CHECK = "."
 Key = tuple[str, str, str, str, str, str]  # of a check: case, record, stage, mode, dtype, device
-_LETTERS = dict(zip(Verdict, "ewcdntsxm", strict=True))  # one letter a check: a year of nights stays small
+_LETTERS = dict(zip(Verdict, "ewcidntsxm", strict=True))  # one letter a check: a year of nights stays small
 LETTERS = {letter: verdict for verdict, letter in _LETTERS.items()}
 
 

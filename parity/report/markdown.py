@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from parity.compare.verdicts import Verdict
 from parity.report.ap_figures import CaseAp
 from parity.report.figures import duration
 from parity.report.matrix import matrix
@@ -25,6 +26,8 @@ def markdown(report: Report, *, ap: Sequence[CaseAp] = ()) -> str:
     passed = len(results) - len(failing)
     seconds = sum(result.seconds for result in results)
     state = "✓ Same" if report.verdict.passes and not any(case.problems for case in ap) else "✕ Not the same"
+    if report.verdict is Verdict.INCONCLUSIVE and not any(case.problems for case in ap):
+        state = "? Nothing differs, but not everything was compared"
     lines = [f"## {state}: {passed} of {len(results)} stage checks passed, {duration(seconds)}", ""]
     lines += _first(failing) if failing else [] if results else ["Nothing was compared: that is a failure.", ""]
     lines += _table(results) if results else []
@@ -33,12 +36,15 @@ def markdown(report: Report, *, ap: Sequence[CaseAp] = ()) -> str:
 
 
 def _first(failing: list[StageResult]) -> list[str]:
-    first = failing[0]
+    first = max(failing, key=lambda result: result.verdict is not Verdict.INCONCLUSIVE)
     where = f"{first.case}, record {first.record}, {first.mode}, {first.dtype}, {first.device}"
-    lines = [f"First diverging stage: **{plain(first.stage)}** ({plain(where)})", ""]
+    what = "stage not compared" if first.verdict is Verdict.INCONCLUSIVE else "diverging stage"
+    lines = [f"First {what}: **{plain(first.stage)}** ({plain(where)})", ""]
     lines += [*_fenced(failure_message([first], rerun=rerun(first))), ""]
     if len(failing) > 1:
-        lines += [f"<details><summary>All {len(failing)} diverging checks</summary>", ""]
+        left = any(result.verdict is Verdict.INCONCLUSIVE for result in failing)
+        checks = "checks that do not pass" if left else "diverging checks"
+        lines += [f"<details><summary>All {len(failing)} {checks}</summary>", ""]
         lines += [f"- {plain(result.verdict.value)}: {plain(result.id)}" for result in failing[:_LISTED]]
         lines += [f"- … and {len(failing) - _LISTED} more"] if len(failing) > _LISTED else []
         lines += ["", "</details>", ""]

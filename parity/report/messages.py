@@ -11,12 +11,23 @@ from parity.report.results import DecisionResult, StageResult, TensorResult
 SHOWN = 10
 
 
+def conclusion(verdict: Verdict) -> str:
+    """Return what a run showed, in words: ``inconclusive`` is no divergence, and no proof either.
+
+    >>> conclusion(Verdict.WITHIN_BUDGET), conclusion(Verdict.INCONCLUSIVE), conclusion(Verdict.SHAPE)
+    ('same', 'nothing differs, but not everything was compared', 'NOT the same')
+    """
+    if verdict is Verdict.INCONCLUSIVE:
+        return "nothing differs, but not everything was compared"
+    return "same" if verdict.passes else "NOT the same"
+
+
 def stage_line(result: StageResult) -> str:
     """Return one line: where, what, and how much of its budget the worst tensor needed."""
     flips = sum(decision.flips for decision in result.decisions)
     certified = sum(decision.certified for decision in result.decisions)
     worst = next(iter(result.worst_tensors()), None)
-    used = "exact" if worst else "nothing compared"
+    used = "exact" if worst else result.inconclusive or "nothing compared"
     if worst is not None and worst.minimum_budget:
         used = f"{worst.minimum_budget:.3g} of {worst.budget:.3g} ({worst.name})"
     ties = f", {flips} flips, {certified} certified" if flips else ""
@@ -30,19 +41,25 @@ def failure_message(results: Sequence[StageResult], *, rerun: str) -> str:
         results: in the order of the detector.
         rerun: the command that runs just the first one again.
     """
-    failed = [result for result in results if not result.verdict.passes]
     if not results:
         return "nothing was compared: that is a failure"
+    failed = [result for result in results if not result.verdict.passes]
     if not failed:
         return ""
-    lines = [*_describe(failed[0])]
-    if len(failed) > 1:
-        lines.append(f"first of {len(failed)} diverging stages: {', '.join(result.stage for result in failed)}")
+    diverged = [result for result in failed if result.verdict is not Verdict.INCONCLUSIVE]
+    lines = [*_describe((diverged or failed)[0])]
+    if len(diverged) > 1:
+        lines.append(f"first of {len(diverged)} diverging stages: {', '.join(result.stage for result in diverged)}")
+    if len(failed) > max(len(diverged), 1):
+        left = [result.stage for result in failed if result.verdict is Verdict.INCONCLUSIVE]
+        lines.append(f"{len(left)} of {len(results)} stages were not compared: {', '.join(left)}")
     return "\n".join([*lines, f"to reproduce: {rerun}"])
 
 
 def _describe(result: StageResult) -> list[str]:
     where = f"{result.case}, record {result.record}, {result.mode}, {result.dtype}, {result.device}"
+    if result.inconclusive:
+        return [f"stage {result.stage!r} was not compared ({where})", f"  {result.inconclusive}"]
     lines = [f"stage {result.stage!r} is not the same: {result.verdict.value} ({where})"]
     if not result.tensors:
         lines.append(f"  {result.error or 'no tensor was compared'}")

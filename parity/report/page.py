@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from parity.compare.verdicts import Verdict
 from parity.errors import ParityError
 from parity.report.ap_section import ap_view, read_shown
 from parity.report.checks import Check, checks_in_order, missing_checks
@@ -115,7 +116,10 @@ def _view(report: Report, located: Located) -> dict[str, Any]:
     """Return everything that the template asks for."""
     stages = stage_order(report.results)
     checks = checks_in_order(report)
-    failing = [check for check in checks if not check.passes]
+    failing = sorted(
+        (check for check in checks if not check.passes),
+        key=lambda check: check.result.verdict is Verdict.INCONCLUSIVE,  # what diverged comes first
+    )
     matrix = run_matrix(checks, stages)
     return {
         "verdict": report.verdict,

@@ -17,7 +17,7 @@ from parity.report.details import Detail, Swap, detail_from_json, swap_from_json
 
 SCHEMA = 2  # 2: when, commit and driver in the environment, more of each tensor; 1 is still read
 RESULTS = "results.json"  # what it is called in the folder of a run
-WITHOUT_FIGURES = (Verdict.SHAPE, Verdict.DTYPE, Verdict.EXTRA, Verdict.MISSING)
+WITHOUT_FIGURES = (Verdict.INCONCLUSIVE, Verdict.SHAPE, Verdict.DTYPE, Verdict.EXTRA, Verdict.MISSING)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ class DecisionResult:
 class StageResult:
     """One stage of one record in one mode, dtype and device.
 
-    ``error`` says why it could not be run at all; there are no tensors then, and it does not pass.
+    ``error`` says why it could not be run at all; there are no tensors then, and it does not pass. ``inconclusive``
+    says why there was nothing to run: a record that is missing.
     """
 
     case: str
@@ -120,10 +121,13 @@ class StageResult:
     decisions: tuple[DecisionResult, ...] = ()
     notes: tuple[str, ...] = ()
     error: str = ""
+    inconclusive: str = ""
 
     @property
     def verdict(self) -> Verdict:
         """The worst of its tensors and decisions; ``missing`` where no tensor was compared."""
+        if self.inconclusive:
+            return Verdict.INCONCLUSIVE
         if self.error or not self.tensors:
             return Verdict.MISSING
         return worst([*(t.verdict for t in self.tensors), *(d.verdict for d in self.decisions)])

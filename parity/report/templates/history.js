@@ -3,7 +3,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const at = id => document.getElementById(id);
 const PASSES = "ewc", NOT_RUN = ".", ALL = "all";
-const WORDS = { e: "equal", w: "within budget", c: "certified", d: "diverged", n: "not finite", t: "wrong dtype", s: "wrong shape", x: "extra", m: "missing" };
+const WORDS = { e: "equal", w: "within budget", c: "certified", i: "inconclusive", d: "diverged", n: "not finite", t: "wrong dtype", s: "wrong shape", x: "extra", m: "missing" };
 const RUN_FIGURES = { seconds: "time of all checks, s", flips: "flips of decisions", ap: "AP on COCO, and detections that match, %", passed: "checks that passed", ran: "checks that were run" };
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#7a6ad8"]; // Okabe and Ito's, and one more
 const LEAST = 1e-3; // the smallest share of a budget that is drawn: below it all is as good
