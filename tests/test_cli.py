@@ -112,7 +112,6 @@ def test_a_wrong_call_is_one_line(refuses: Callable[..., str], words: tuple[str,
         ),
         (("--sizes", "64x64", "--objects", "many"), "--objects many: give"),
         (("--sizes", "64x64", "--objects", "3", "--steps", "0"), "--steps 0: a training record has one step or more"),
-        (("--sizes", "64x64", "--objects", "3", "--record", "mine"), "--record mine: the name of such a record begins"),
     ],
 )
 def test_a_record_that_cannot_be_is_one_line(
