@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from altered_engine import Altered, Change
 from torch import Tensor
 
-from parity.cases.base import Case, Deviation, base_name
+from parity.cases.base import Deviation, base_name
 from parity.cases.common import SQUARE_IMAGES
 from parity.cases.registry import find_case
 from parity.compare.pipeline import allow_square_images, other_questions
@@ -25,20 +26,6 @@ from parity.report.results import TensorResult
 
 DETR, NORMAL, WITH_CROPS = "ddq_detr_4scale_r50_12e", "ddq_fcn_r50_12e", "ddq_fcn_r50_36e"
 IMAGES = (ODD[0], ODD[2], ODD[5])  # usual, crowd and boxes beyond the edge; without an object; too small
-Change = Callable[[Any], None]
-
-
-class Altered(Mmdet3Engine):
-    """The new engine with a mistake in its config."""
-
-    def __init__(self, change: Change) -> None:
-        super().__init__()
-        self.change = change
-
-    def config(self, case: Case) -> Any:
-        config = super().config(case)
-        self.change(config)
-        return config
 
 
 def run(

@@ -1,9 +1,11 @@
 """The training step's own pieces: loss terms, what is not finite, the settings' table, trajectories."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from altered_engine import Altered
 
 from parity.cases.registry import find_case
 from parity.compare.trajectory import departure, in_order
@@ -49,6 +51,26 @@ def test_settings_say_what_each_parameter_is_trained_with() -> None:
     assert (told[1]["lr"], told[1]["weight_decay"]) == (0.01, 0.0)
     assert set(told[2].values()) == {0.0}  # in no group
     assert set(told[3].values()) == {0.0}  # frozen, whatever group it sits in
+
+
+@pytest.mark.parametrize(
+    ("clip_grad", "clipped"),
+    [
+        ({"max_norm": 1.0}, [0.6, 0.8]),
+        ({"type": "value", "clip_value": 3.5}, [3.0, 3.5]),
+        (None, [3.0, 4.0]),
+    ],
+)
+def test_gradients_are_clipped_by_the_kind_that_the_config_asks_for(
+    clip_grad: dict[str, Any] | None, clipped: list[float]
+) -> None:
+    def change(config: Any) -> None:
+        config.optim_wrapper["clip_grad"] = clip_grad
+
+    model = torch.nn.Linear(2, 1, bias=False)
+    model.weight.grad = torch.tensor([[3.0, 4.0]])
+    Altered(change).updater(find_case("ddq_fcn_r50_36e"), model).clip_gradients([model.weight])
+    assert model.weight.grad.flatten().tolist() == pytest.approx(clipped, rel=1e-5)
 
 
 def test_a_trajectory_takes_the_next_images_each_step() -> None:

@@ -16,6 +16,7 @@ from parity.errors import ParityError
 from parity.taps.decisions import Decision
 
 Metas = Mapping[str, torch.Tensor]
+NORM, VALUE = "norm", "value"  # what gradients may be clipped by
 
 
 @dataclass
@@ -42,14 +43,19 @@ class Updater:
     """An engine's real optimiser with what its config says of it.
 
     Attributes:
-        clip: settings of the gradient's clipping, as ``clip_grad_norm_`` takes them; empty for none.
+        clip: settings of the gradient's clipping, as the function of its kind takes them; empty for none.
+        clip_kind: ``norm`` (``clip_grad_norm_``) or ``value`` (``clip_grad_value_``).
     """
 
     optimizer: torch.optim.Optimizer
     clip: Mapping[str, Any] = field(default_factory=dict)
+    clip_kind: str = NORM
 
     def clip_gradients(self, parameters: Sequence[torch.Tensor]) -> None:
-        if self.clip:
+        """Clip the gradients of the parameters in place, as the engine's own training step does."""
+        if self.clip and self.clip_kind == VALUE:
+            torch.nn.utils.clip_grad_value_(parameters, **self.clip)
+        elif self.clip:
             torch.nn.utils.clip_grad_norm_(parameters, **self.clip)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from parity.cases.base import Case
 from parity.cases.patterns import item
-from parity.engines.base import Engine, Metas, Updater
+from parity.engines.base import NORM, VALUE, Engine, Metas, Updater
 from parity.engines.initialisation import without_pretrained
 from parity.taps import ddq_state
 
@@ -100,7 +100,8 @@ class Mmdet3Engine(Engine):
 
         MMLogger.get_current_instance().setLevel("ERROR")  # it tells every parameter's group
         wrapper = build_optim_wrapper(model, self.config(case).optim_wrapper)
-        return Updater(wrapper.optimizer, wrapper.clip_grad_kwargs or {})
+        by_value = getattr(wrapper, "clip_func", None) is torch.nn.utils.clip_grad_value_
+        return Updater(wrapper.optimizer, wrapper.clip_grad_kwargs or {}, VALUE if by_value else NORM)
 
     def final_tensors(self, results: Any) -> Metas:
         fields = (("bboxes", "boxes"), ("scores", "scores"), ("labels", "labels"))

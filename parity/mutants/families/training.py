@@ -66,6 +66,11 @@ def clipping(**settings: Any) -> Plant:
     return recipe(lambda wrapper: wrapper.update(clip_grad={**(wrapper.get("clip_grad") or {}), **settings}))
 
 
+def clipped_by_value(limit: float) -> Plant:
+    """Return every gradient cut off at a value, for all gradients scaled by their norm."""
+    return recipe(lambda wrapper: setattr(wrapper, "clip_grad", {"type": "value", "clip_value": limit}))
+
+
 def recipe(change: Callable[[Any], Any]) -> Plant:
     """Return a change of the optimiser's config, which is read for every step."""
     return Plant(config(lambda content: change(content.optim_wrapper)).make)
@@ -224,6 +229,7 @@ FLOW = bugs(
     ("first-boxes", edited(SELECTION, without_call("detach", 1)), "first boxes not cut off from the encoder", DETR_4),
     ("layer-boxes", edited(DECODER, without_call("detach", 1)), "boxes not cut off between the layers", DETR_4),
     ("clip-norm", clipping(max_norm=0.01), "gradients clipped at 0.01 for 0.1 (detr#177)", DETR_4),
+    ("clip-value", clipped_by_value(0.01), "gradients clipped by value for by norm", DETR_4, FCN_36, FCN_12),
     ("clip-one-norm", clipping(norm_type=1), "another norm of the gradients", FCN_36, RCNN_36),
 )
 
