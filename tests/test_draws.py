@@ -1,12 +1,20 @@
 """Draws: recorded from one run, replayed in another, and none that goes unseen."""
 
+import random
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from parity.cases.base import Call, Stage
+from parity.engines.base import Run
 from parity.errors import ParityError
+from parity.records.freeze import require_recorded_draws
 from parity.taps.draws import DrawTaps
+from parity.taps.generators import unrecorded
+from parity.taps.stages import StageTaps
 
 
 def step() -> list[torch.Tensor]:
@@ -66,14 +74,63 @@ def test_a_draw_of_another_shape_is_made_anew_and_named_alike() -> None:
     assert second.drawn["rand().0"].shape == (4,)
 
 
-@pytest.mark.parametrize("draw", [lambda: torch.nn.functional.dropout(torch.ones(9)), lambda: torch.ones(3).normal_()])
-def test_a_draw_that_is_not_recorded_is_an_error(draw: Any) -> None:
-    with pytest.raises(ParityError, match="in a way that is not recorded"), taps():
-        draw()
-
-
 def test_torch_is_left_as_it_was() -> None:
     before = torch.rand, torch.randint_like
     with taps():
         pass
     assert (torch.rand, torch.randint_like) == before
+
+
+OTHER_WAYS: dict[str, Callable[[], object]] = {
+    "torch": lambda: torch.nn.functional.dropout(torch.ones(9)),
+    "numpy": lambda: np.random.rand(),
+    "python": lambda: random.random(),
+}
+
+
+class TwoStages(torch.nn.Module):
+    """Draws, in its second part, in a way of its own."""
+
+    def __init__(self, way: Callable[[], object]) -> None:
+        super().__init__()
+        self.body = torch.nn.Identity()
+        self.way = way
+
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the features."""
+        self.way()
+        return features
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return what the head makes of the body's features."""
+        return self.head(self.body(image))
+
+
+def watched(way: Callable[[], object]) -> StageTaps:
+    """Return the taps of one run of a model that draws so in its stage ``head``."""
+    stages = (Stage("body", (Call("body", {}, "features"),)), Stage("head", (Call("head", {}, "scores"),)))
+    model = TwoStages(way)
+    with StageTaps(model, stages, {}) as taps:
+        model(torch.ones(2))
+    return taps
+
+
+@pytest.mark.parametrize("generator", OTHER_WAYS)
+def test_a_draw_past_the_taps_is_told_with_its_stage_and_leaves_the_generators_as_they_were(generator: str) -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index, union-attr]
+    found = watched(OTHER_WAYS[generator]).watch
+    assert found.stages == {f"draw.unrecorded.head.{generator}": "head"}
+    assert unrecorded(found.found) == [f"draw.unrecorded.head.{generator}"]
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # type: ignore[index, union-attr]
+
+
+def test_a_run_without_draws_is_told_nothing_of() -> None:
+    assert watched(lambda: None).watch.found == {}
+
+
+def test_an_engine_that_draws_so_gives_no_truth() -> None:
+    drawn = watched(OTHER_WAYS["torch"]).watch
+    with pytest.raises(ParityError, match=r"not recorded \(draw.unrecorded.head.torch; dropout\?\): set its rate to 0"):
+        require_recorded_draws(Run(drawn.found))
+    require_recorded_draws(Run({}))

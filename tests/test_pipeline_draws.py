@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from parity.errors import ParityError
-from parity.taps.pipeline_draws import PipelineDraws
+from parity.compare.pipeline import other_questions
+from parity.taps.pipeline_draws import OTHER_MEANS, PipelineDraws
 
 
 def transforms() -> list[object]:
@@ -87,16 +87,26 @@ OTHER: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("name", OTHER)
 @pytest.mark.parametrize("last", [True, False])
-def test_a_draw_by_other_means_is_refused(name: str, last: bool) -> None:
-    def run() -> None:
-        with PipelineDraws():
+def test_a_draw_by_other_means_is_a_row_of_its_own(name: str, last: bool) -> None:
+    with PipelineDraws() as draws:
+        np.random.randint(3)
+        OTHER[name]()
+        if not last:
             np.random.randint(3)
-            OTHER[name]()
-            if not last:
-                np.random.randint(3)
+    rows = draws.table().tolist()
+    assert rows[1] == list(OTHER_MEANS)
+    assert [row[:2] for row in rows[0:1] + rows[2:]] == [[0.0, 3.0]] * (1 if last else 2)
 
-    with pytest.raises(ParityError, match=r"drew, after draw 1, by other means .* is not recorded"):
-        run()
+
+def test_what_is_asked_after_a_draw_by_other_means_is_answered_as_recorded() -> None:
+    values, answers = drawn(1)
+    np.random.seed(2)
+    with PipelineDraws(answers) as draws:
+        np.random.rand()
+        assert transforms() == values
+    assert draws.table()[1:].tolist() == answers.tolist()
+    (note,) = other_questions({"draws[0]": draws.table()}, {"draws[0]": answers})
+    assert note.startswith("draws[0]: at draw 0 the new engine asks for random numbers by other means than one numpy")
 
 
 def test_the_error_of_a_transform_is_not_hidden_and_numpy_is_put_back() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from parity.cases.base import Deviation
 from parity.compare.verdicts import Verdict
 from parity.report.results import TensorResult
+from parity.taps.pipeline_draws import OTHER_MEANS
 
 SHOWN = 5
 SQUARE = "square_images"
@@ -38,6 +39,8 @@ def _first_other(name: str, actual: Tensor | None, expected: Tensor) -> str:
 def _described(row: list[float] | None) -> str:
     if row is None:
         return "nothing more"
+    if tuple(row) == OTHER_MEANS:
+        return "random numbers by other means than one numpy.random.choice or randint at a time"
     least, end, answer, probability = row
     return f"a number from {least:.0f} to {end - 1:.0f}, {answer:.0f} having probability {probability:.6g}"
 

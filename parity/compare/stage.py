@@ -21,10 +21,13 @@ from parity.compare.verdicts import Verdict
 from parity.engines.base import Run
 from parity.engines.session import DTYPES
 from parity.records.digest import island_samples, sample_indices
+from parity.records.kinds import is_draw
 from parity.records.layout import StoredTensors, noise_key, recorded_part, unpromoted
 from parity.records.store import Entry, Record
 from parity.report.results import DecisionResult, TensorResult
 from parity.taps.decisions import THRESHOLD, Decision
+
+UNKNOWN_DRAW = "random numbers are drawn here that the truth did not draw"
 
 
 def compare_tensors(
@@ -47,7 +50,10 @@ def compare_tensors(
                 results.append(_compare_entry(run, stored, case, key, mode=mode, dtype=dtype))
     results = look_closer(results, keys, run, stored)
     extra = sorted(name for name in run.produced.get(stage, ()) if name not in known)
-    results += [TensorResult(name, Verdict.EXTRA, tuple(run.tensors[name].shape)) for name in extra]
+    results += [
+        TensorResult(name, Verdict.EXTRA, tuple(run.tensors[name].shape), note=UNKNOWN_DRAW * is_draw(name))
+        for name in extra
+    ]
     return tuple(replace(result, note=notes.get(result.name, result.note)) for result in results)
 
 

@@ -330,11 +330,19 @@ class Session:
         for decision in decisions.decisions.values():
             decision.scores, decision.chosen = decision.scores.cpu(), decision.chosen.cpu()
             decision.boxes = None if decision.boxes is None else decision.boxes.cpu()
+        produced = dict(stages.produced)
+        for name, stage in stages.watch.stages.items():
+            produced[stage] = (*produced.get(stage, ()), name)
         return Run(
-            _on_cpu({name: value for name, value in stages.tensors.items() if not name.startswith("_")}),
+            _on_cpu(
+                {
+                    **{name: value for name, value in stages.tensors.items() if not name.startswith("_")},
+                    **stages.watch.found,
+                }
+            ),
             decisions.decisions,
             [(stage, site, count) for (stage, site), count in sorted(found.items())],
-            dict(stages.produced),
+            produced,
         )
 
 

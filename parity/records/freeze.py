@@ -26,6 +26,7 @@ from parity.records.images import encoded_images
 from parity.records.kinds import CASCADE, ISOLATED, MODES, Checks, checks_of_batch, said_of
 from parity.records.layout import DECISION_PARTS, REPEATABLE, array_key, sliced, stage_inputs, unpromoted
 from parity.records.store import Entry
+from parity.taps.generators import unrecorded
 from parity.taps.islands import Promote, place
 
 # Every way in which the legacy engine's float32 run may honestly differ from itself: (threads, oneDNN).
@@ -79,6 +80,7 @@ class _Freezer:
         self.constants = legacy.constants()
         self.pixels = legacy.preprocess(self.files, batch.scale)
         self.truth = legacy.cascade(self.pixels.tensors) if self.stages else Run({})
+        require_recorded_draws(self.truth)
         self.everything = {**self.pixels.tensors, **self.truth.tensors}
         self.forced = {name: decision.chosen for name, decision in self.truth.decisions.items()}
         self.draft = Draft(case)
@@ -199,6 +201,16 @@ class _Freezer:
             "islands": self.truth.islands,
             "noise_runs": list(noise),
         }
+
+
+def require_recorded_draws(truth: Run) -> None:
+    """Raise ``ParityError`` where the legacy engine draws what no other engine can be made to draw."""
+    names = unrecorded(truth.tensors)
+    if names:
+        raise ParityError(
+            f"the legacy engine draws random numbers in a way that is not recorded ({names[0]}; dropout?): set its"
+            " rate to 0 in the case's options, or teach parity/taps/draws.py"
+        )
 
 
 def add_files(draft: Draft, files: Sequence[bytes]) -> None:

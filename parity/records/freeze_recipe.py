@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_PIPELINE, Case
+from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_PIPELINE, Case, base_name
 from parity.compare.laws import laws_of, quantiles
 from parity.compare.schedule import iterations_that_matter
 from parity.engines.host import RemoteSession
@@ -22,6 +22,7 @@ from parity.records.freeze import Frozen, Progress, freezing_environment
 from parity.records.kinds import ISOLATED, RECIPE, checks_of_kind, said_of
 from parity.records.layout import array_key
 from parity.records.odd_coco import odd_coco
+from parity.taps.pipeline_draws import OTHER_MEANS
 
 # Enough for either flip, several scales and both branches of DETR's augmentation in every case.
 PIPELINE_SEED, PIPELINE_EPOCHS = 1, 2
@@ -73,12 +74,23 @@ def freeze_train_pipeline(case: Case, legacy: RemoteSession, draft: Draft) -> di
     files, annotations = odd_coco(PIPELINE_SEED)
     settings = {"epochs": PIPELINE_EPOCHS, "seed": PIPELINE_SEED}
     run = legacy.recipe(case.id, TRAIN_PIPELINE, files=files, annotations=annotations, **settings)
+    _require_recorded(run.tensors)
     inputs = [(f"file[{index}]", "image", content) for index, content in enumerate(files)]
     for name, role, content in (*inputs, ("annotations", "annotations", annotations)):
         tensor = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         draft.add(f"{TRAIN_PIPELINE}/{name}", tensor, name=name, stage=TRAIN_PIPELINE, role=role)
     add_outputs(draft, TRAIN_PIPELINE, run.tensors, needed_whole=run.tensors)
     return settings
+
+
+def _require_recorded(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ``ParityError`` where a transform draws what no other engine can be made to draw."""
+    for name, table in tensors.items():
+        if base_name(name) == "draws" and OTHER_MEANS in map(tuple, table.tolist()):
+            raise ParityError(
+                f"the legacy pipeline drew, in {name}, by other means than one numpy.random.choice or randint at a"
+                " time: such a draw is not recorded; parity/taps/pipeline_draws.py has to learn it"
+            )
 
 
 def add_outputs(draft: Draft, stage: str, outputs: Mapping[str, Tensor], *, needed_whole: Collection[str] = ()) -> None:

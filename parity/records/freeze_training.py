@@ -16,7 +16,15 @@ from parity.engines.session import Shapes
 from parity.engines.training import SETTINGS
 from parity.errors import ParityError
 from parity.records.draft import Draft
-from parity.records.freeze import TRUTH, Frozen, Progress, add_decisions, add_files, described_run
+from parity.records.freeze import (
+    TRUTH,
+    Frozen,
+    Progress,
+    add_decisions,
+    add_files,
+    described_run,
+    require_recorded_draws,
+)
 from parity.records.images import drawn_objects, encoded_images
 from parity.records.kinds import CASCADE, GROUND_TRUTH, checks_of_batch, draws_among, is_draw, said_of
 from parity.taps.sketch import WIDTH
@@ -63,6 +71,7 @@ class _TrainingFreezer:
         self.draft = Draft(case)
         self.shapes: Shapes = {}
         self.truth = self._run("fp64", threads=TRUTH["threads"], onednn=TRUTH["onednn"])
+        require_recorded_draws(self.truth)
         self.truth_settings = self.settings
         self.forced = {name: decision.chosen for name, decision in self.truth.decisions.items()}
         add_files(self.draft, self.files)

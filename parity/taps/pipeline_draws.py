@@ -13,20 +13,17 @@ from typing import Any, List, Optional, Sequence, Tuple
 import numpy as np
 import torch
 
-from parity.errors import ParityError
-
 COLUMNS = ("least", "end", "answer", "probability")
 Row = Tuple[float, float, float, float]
+OTHER_MEANS: Row = (-1.0, -1.0, -1.0, 0.0)  # a draw that is no question of this kind
 
 
 class PipelineDraws:
     """A context in which the draws of a pipeline are written down, and answered from ``answers`` if those are given.
 
     A question that ``answers`` (float64, (draws, 4)) does not have in this place is answered freely; ``table`` then
-    differs from ``answers``, which is for a comparison to see.
-
-    Raises:
-        ParityError: a transform drew by other means, which would go unrecorded.
+    differs from ``answers``, which is for a comparison to see. Whatever a transform draws by other means is the row
+    ``OTHER_MEANS``: it is seen, and cannot be repeated.
     """
 
     def __init__(self, answers: Optional[torch.Tensor] = None) -> None:
@@ -47,7 +44,7 @@ class PipelineDraws:
     def __exit__(self, kind: Any, *_: Any) -> None:
         self._put(self._choice, self._randint)
         if kind is None:
-            self._require_no_other_draw()
+            self._note_other_draws()
 
     def _put(self, choice: Any, randint: Any) -> None:
         for name, function in (("choice", choice), ("randint", randint)):
@@ -68,8 +65,8 @@ class PipelineDraws:
 
     def _draw(self, least: int, end: int, p: Optional[Sequence[float]]) -> int:
         """Answer one question, from the given answers or, consuming just what the caller would have, freely."""
-        self._require_no_other_draw()
-        place = len(self._rows)
+        self._note_other_draws()
+        place = len(self._rows) - self._rows.count(OTHER_MEANS)
         known = self._answers[place] if place < len(self._answers) else None
         if known is not None and (least, end) == known[:2]:
             answer = int(known[2])
@@ -80,13 +77,11 @@ class PipelineDraws:
         self._state = _generators()
         return answer
 
-    def _require_no_other_draw(self) -> None:
-        if not _same(_generators(), self._state):
-            last = f"after draw {len(self._rows)}" if self._rows else "before its first draw"
-            raise ParityError(
-                f"the pipeline drew, {last}, by other means than one numpy.random.choice or randint at a time:"
-                " such a draw is not recorded; parity/taps/pipeline_draws.py has to learn it"
-            )
+    def _note_other_draws(self) -> None:
+        now = _generators()
+        if not _same(now, self._state):
+            self._rows.append(OTHER_MEANS)
+        self._state = now
 
 
 def _generators() -> Tuple[Any, ...]:

@@ -19,6 +19,7 @@ from torch import nn
 
 from parity.cases.base import Call, Stage
 from parity.cases.patterns import item, match
+from parity.taps.generators import GeneratorWatch
 
 Tensors = Dict[str, torch.Tensor]
 StateAccess = Dict[str, Tuple[Callable[[Any], torch.Tensor], Callable[[Any, torch.Tensor], None]]]
@@ -74,10 +75,12 @@ class StageTaps:
         self.state = state
         self.tensors: Tensors = {}
         self.stage: Optional[str] = outside
+        self.watch = GeneratorWatch(outside, next(iter(stages)).name if stages else "")
         self.produced: Dict[str, Tuple[str, ...]] = {}
         self._wrappers = ExitStack()
 
     def __enter__(self) -> "StageTaps":
+        self._wrappers.enter_context(self.watch)
         for stage in self.stages:
             for call in stage.calls:
                 owner, attribute = resolve(self.model, call.path)
@@ -97,16 +100,21 @@ class StageTaps:
             arguments = signature.bind(*args, **kwargs).arguments
             if not _applies(call, arguments):
                 return method(*args, **kwargs)
-            outer, self.stage = self.stage, stage.name
+            outer = self.stage
+            self._enter_stage(stage.name)
             try:
                 result = self._watched(method, stage, call, calls, args, kwargs, arguments)
             except BaseException:
                 self.stage = outer
                 raise
-            self.stage = next((s.name for s in self.stages if s.begins_after == stage.name), outer)
+            self._enter_stage(next((s.name for s in self.stages if s.begins_after == stage.name), outer))
             return result
 
         return observed
+
+    def _enter_stage(self, name: Optional[str]) -> None:
+        self.watch.entered(name)
+        self.stage = name
 
     def _watched(
         self,
