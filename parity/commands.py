@@ -134,12 +134,13 @@ def check(options: argparse.Namespace) -> Verdict:
     missing = [case_id for case_id, found in folders.items() if not found]
     if (options.cases and missing) or len(missing) == len(cases):
         raise ParityError(f"{fixtures} holds no record of {missing[0]}: `parity freeze {missing[0]}` makes one")
+    alone = sum(map(len, folders.values())) == 1  # what a single record is refused for is a matter of the call
     start = time.perf_counter()
     results: list[StageResult] = []
     environment: dict[str, object] = {**provenance(options.device), "records": {}, "checks": {}}
     for case in cases:
         _require_stage(case, options.stage)
-        results += _check_case(case, folders[case.id], options, environment)
+        results += _check_case(case, folders[case.id], options, environment, alone=alone)
     if not results:
         raise ParityError(_nothing_to_check(cases[0], options))
     if options.report_dir:
@@ -175,28 +176,45 @@ def _runs(case: Case, folders: Sequence[Path], options: argparse.Namespace) -> l
 
 
 def _check_case(
-    case: Case, folders: Sequence[Path], options: argparse.Namespace, environment: dict[str, object]
+    case: Case, folders: Sequence[Path], options: argparse.Namespace, environment: dict[str, object], *, alone: bool
 ) -> Iterator[StageResult]:
-    checker = Checker(case, device=options.device, steps=options.steps, tf32=options.tf32)
+    make = partial(Checker, case, device=options.device, steps=options.steps, tf32=options.tf32)
+    checker = make()
     records, recorded = environment["records"], environment["checks"]
     assert isinstance(records, dict)
     assert isinstance(recorded, dict)
     runs = _runs(case, folders, options)
-    read = {folder: Record(folder) for folder in dict.fromkeys(run[0] for run in runs) if not is_missing(folder)}
+    read: dict[Path, Record] = {}
     with tqdm(total=sum(len(run[-1]) for run in runs), desc=case.id, unit="stage", leave=False, disable=None) as bar:
         for folder, dtype, mode, stages in runs:
-            if folder not in read:
+            if is_missing(folder):
                 yield from (missing_record(case, folder, stage, mode, dtype, options.device) for stage in stages)
                 bar.update(len(stages))
                 continue
-            record = read[folder]
-            records[f"{case.id}/{record.id}"] = record.manifest["engines"]
-            recorded[f"{case.id}/{record.id}"] = record.checks(case).plain()
-            bar.set_postfix_str(f"{record.id}, {mode}, {dtype}")
-            for result in checker.check(record, mode=mode, dtype=dtype, stages=stages):
-                bar.update()
-                yield result
+            left = list(stages)
+            bar.set_postfix_str(f"{folder.name}, {mode}, {dtype}")
+            try:
+                record = read[folder] = read.get(folder) or Record(folder)
+                records[f"{case.id}/{record.id}"] = record.manifest["engines"]
+                recorded[f"{case.id}/{record.id}"] = record.checks(case).plain()
+                for result in checker.check(record, mode=mode, dtype=dtype, stages=stages):
+                    bar.update()
+                    left.remove(result.stage)
+                    yield result
+            except Exception as error:
+                if isinstance(error, ParityError) and alone:
+                    raise
+                blank = StageResult(case.id, folder.name, "", mode, dtype, options.device, 0.0, ())
+                yield from _unfinished(blank, left, error)
+                checker = make()  # nobody knows what the error has left of it
     environment.update(new=checker.fingerprint(), settings=checker.settings)
+
+
+def _unfinished(blank: StageResult, stages: Sequence[str], error: Exception) -> Iterator[StageResult]:
+    """Yield a result for every stage that an error left without one; it is no reason to end a run of many records."""
+    said = str(error) if isinstance(error, ParityError) else f"{type(error).__name__}: {str(error).strip()}"
+    for number, stage in enumerate(stages):
+        yield replace(blank, stage=stage, error=f"not run, after an error in {stages[0]}" if number else said)
 
 
 def _finish(report: Report, options: argparse.Namespace) -> Verdict:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import CASE
 from parity.compare.tensors import measure
+from parity.engines.session import Session
 from parity.records.store import sha256
 
 Command = Callable[..., tuple[int, str, str]]
@@ -191,6 +192,27 @@ def test_a_record_that_is_damaged_is_named(refuses: Callable[..., str], copied_r
     path = copied_record / "preprocess.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
     assert "preprocess.safetensors is damaged" in refuses("check", "--fixtures", copied_record.parents[1], *FAST)
+
+
+def test_one_record_of_several_that_is_damaged_does_not_end_the_run(
+    parity_command: Command, copied_record: Path
+) -> None:
+    shutil.copytree(copied_record, copied_record.with_name("broken"))
+    (copied_record.with_name("broken") / "preprocess.safetensors").write_bytes(b"")
+    status, out, _ = parity_command("check", "--fixtures", copied_record.parents[1], *FAST)
+    assert status == 1
+    assert "preprocess.safetensors is damaged" in out
+    assert "NOT the same: 1 of 2 stage checks passed" in out
+
+
+def test_an_engine_that_crashes_is_a_result_of_that_record(
+    parity_command: Command, copied_record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "preprocess", lambda *_: 1 / 0)
+    status, out, _ = parity_command("check", "--fixtures", copied_record.parents[1], *FAST)
+    assert status == 1
+    assert "ZeroDivisionError: division by zero" in out
+    assert "NOT the same: 0 of 1 stage checks passed" in out
 
 
 def test_a_record_of_another_schema_is_named(refuses: Callable[..., str], copied_record: Path) -> None:
