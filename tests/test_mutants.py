@@ -20,14 +20,17 @@ from parity.errors import ParityError
 from parity.mutants import Mutant
 from parity.mutants.bench import Bench, Catch
 from parity.mutants.edits import changed, constant, keyword, name, operator, recompiled, swapped_elements, without_call
+from parity.mutants.families.training_mode import dropped
 from parity.mutants.outcomes import MutationReport, Outcome, read_outcomes, to_json
-from parity.mutants.plant import edited, result_of, set_attribute, swap, together, wrapped
+from parity.mutants.plant import edited, output_of, result_of, set_attribute, swap, together, wrapped
 from parity.mutants.registry import built_in, checked, chosen, from_file
 from parity.mutants.selections import CI, select
+from parity.records.kinds import INFERENCE, TRAINING
 from parity.records.locate import default_fixtures
 
 Command = Callable[..., tuple[int, str, str]]
 FCN = "ddq_fcn_r50_36e"
+KINDS = (INFERENCE, TRAINING)
 THIS = "test_mutants"
 
 
@@ -231,6 +234,7 @@ def test_two_mutants_of_one_id_are_refused() -> None:
             "query_boxes.*: shape",
         ),
         (result_of("parity.ports.fcn_head:DDQFCNHead._best_pairs", lambda _: 1 / 0), "predict", "ZeroDivisionError"),
+        (output_of("neck.0.lateral_convs.0", dropped), "neck", "draw.unrecorded.neck.torch: extra"),
     ],
 )
 def test_a_bug_is_caught_in_the_stage_that_holds_it(bench: Bench, plant: Any, stage: str, how: str) -> None:
@@ -239,6 +243,22 @@ def test_a_bug_is_caught_in_the_stage_that_holds_it(bench: Bench, plant: Any, st
     assert catch is not None
     assert (catch.stage, catch.mode, catch.dtype) == (stage, "isolated", "fp64")
     assert re.match(how, catch.how)
+
+
+def test_a_bug_of_training_in_a_stage_of_inference_is_looked_for_in_records_of_training() -> None:
+    whole = Bench(find_case(FCN), default_fixtures())
+    names = {kind: {record.id for record in whole.records_with("backbone", kind)} for kind in ("", *KINDS)}
+    assert names[""] == names[INFERENCE] == {"tiny", "photos"}
+    assert {name.split("-")[0] for name in names[TRAINING]} == {"train"}
+    assert not whole.shows("predict", TRAINING)
+    with pytest.raises(ParityError, match="no record of training with the stage predict"):
+        whole.records_with("predict", TRAINING)
+
+
+def test_a_kind_that_there_is_not_is_refused() -> None:
+    mutant = Mutant("m", "neck", (FCN,), together(), "", kind="inferrence")
+    with pytest.raises(ParityError, match="mutant m: kind 'inferrence' is neither inference nor training"):
+        checked([mutant], "here")
 
 
 def test_the_detector_is_what_it_was_after_a_mutant(bench: Bench) -> None:
@@ -279,6 +299,7 @@ MINE = """
 from contextlib import contextmanager
 
 from parity.mutants import Mutant
+from parity.records.kinds import INFERENCE, TRAINING
 from parity.ports import fcn_head
 
 
@@ -322,6 +343,28 @@ def test_a_users_own_mutant_that_survives_is_told_whatever_process_plants_it(
     assert status == 1
     assert "caught 0 of 1" in out
     assert f"survived: mine in {FCN}: nobody knows why" in out
+
+
+BROKEN = """
+from parity.mutants.plant import set_attribute
+
+MUTANTS += [
+    Mutant(id="broken", stage="neck", cases=("ddq_fcn_*_36e",), apply=set_attribute("no.such", "eps", 1), why="a slip"),
+]
+MUTANTS.reverse()
+"""
+
+
+def test_a_mutant_that_cannot_be_judged_does_not_end_the_run(tmp_path: Path, parity_command: Command) -> None:
+    (tmp_path / "mine.py").write_text(MINE.format(amount=1e-4) + BROKEN)
+    words = ("mutate", FCN, "--from", tmp_path / "mine.py", "--harness-only", "--json", tmp_path / "out.json")
+    status, out, _ = parity_command(*words)
+    assert status == 1
+    assert f"not judged: broken in {FCN}: the model has no module 'no.such'" in out
+    report = read_outcomes([tmp_path / "out.json"])
+    assert [bool(it.error) for it in report.outcomes] == [True, False]
+    assert (len(report.unjudged), len(report.survivors)) == (1, 0)
+    assert report.outcomes[1].right_stage
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ class Mutant:
         apply: returns a context manager; inside it the new engine is built and run with the bug. Where the
             function has an attribute ``rebuild`` that is false, a detector that stands already may be run.
         why: where this goes wrong in real ports.
+        kind: whose records it is looked for in, ``inference`` or ``training``; by default those of inference where
+            the stage is one of inference. A bug of training may well sit in a stage that inference has, too.
     """
 
     id: str
@@ -27,6 +29,7 @@ class Mutant:
     cases: tuple[str, ...]
     apply: Callable[[], AbstractContextManager[Any]]
     why: str
+    kind: str = ""
 
     def concerns(self, case_id: str) -> bool:
         """Return whether it is planted in a case."""

@@ -12,7 +12,7 @@ from parity.cases.base import PREDICT, Case
 from parity.check import Checker
 from parity.errors import ParityError
 from parity.mutants.base import Mutant
-from parity.records.kinds import CASCADE, INFERENCE, ISOLATED, checks_in
+from parity.records.kinds import CASCADE, INFERENCE, ISOLATED, TRAINING, checks_in
 from parity.records.layout import StoredTensors
 from parity.records.locate import find_records
 from parity.records.store import Record
@@ -89,15 +89,17 @@ class Bench:
         self.checker = BenchChecker(case)
         self._verified: set[tuple[str, str, str]] = set()
 
-    def verify(self, mode: str, dtype: str, stage: str = PREDICT) -> None:
+    def verify(self, mode: str, dtype: str, stage: str = PREDICT, kind: str = "") -> None:
         """Make sure, once, that the unchanged engine passes where a mutant was caught; call it outside of any block.
 
-        ``stage`` is the one that holds the bug.
+        ``stage`` and ``kind`` are those of the mutant.
 
         Raises:
             ParityError: it does not.
         """
-        records = [record for record in self.records_with(stage) if (record.id, mode, dtype) not in self._verified]
+        records = [
+            record for record in self.records_with(stage, kind) if (record.id, mode, dtype) not in self._verified
+        ]
         found = first_divergence(self.checker, records, [(mode, dtype)])
         if found is not None:
             raise ParityError(
@@ -106,36 +108,44 @@ class Bench:
             )
         self._verified.update((record.id, mode, dtype) for record in records)
 
+    def begin_anew(self) -> None:
+        """Let go of the detector: nobody knows what an error has left of it."""
+        self.checker = BenchChecker(self.case, self.checker.kept)
+
     def checker_for(self, mutant: Mutant) -> BenchChecker:
         """Return a checker for use inside the mutant's block; a new one where the detector has to be built there."""
         return BenchChecker(self.case, self.checker.kept) if mutant.rebuilds else self.checker
 
-    def shows(self, stage: str) -> bool:
+    def shows(self, stage: str, kind: str = "") -> bool:
         """Return whether some record of the case shows a stage."""
-        return stage in self.case.stage_names() or any(self._shows(record, stage) for record in self.others)
+        return bool(self._records_with(stage, kind))
 
-    def _shows(self, record: Record, stage: str) -> bool:
-        return stage in record.checks(self.case).stages
-
-    def records_with(self, stage: str) -> list[Record]:
-        """Return the records that show a stage: those of inference if it is a stage of inference.
+    def records_with(self, stage: str, kind: str = "") -> list[Record]:
+        """Return the records that show a stage: those of inference if it is a stage of inference, unless ``kind`` says.
 
         Raises:
             ParityError: none does.
         """
-        found = [record for record in self.others if self._shows(record, stage)]
-        if stage in self.case.stage_names():  # beside whole runs, what is of this stage of them alone
-            return [*self.records, *(record for record in found if record.kind == INFERENCE)]
+        found = self._records_with(stage, kind)
         if not found:
-            raise ParityError(f"{self.case.id} has no record with the stage {stage}: `parity freeze {self.case.id}`")
+            what = f"record of {kind}" if kind else "record"
+            raise ParityError(f"{self.case.id} has no {what} with the stage {stage}: `parity freeze {self.case.id}`")
+        return found
+
+    def _records_with(self, stage: str, kind: str) -> list[Record]:
+        found = [record for record in self.others if stage in record.checks(self.case).stages]
+        if kind != TRAINING and stage in self.case.stage_names():  # beside whole runs, what is of this stage of them
+            return [*self.records, *(record for record in found if record.kind == INFERENCE)]
+        if kind:
+            found = [record for record in found if (record.kind == INFERENCE) == (kind == INFERENCE)]
         return sorted(found, key=lambda record: len(record.entries))
 
-    def judge(self, checker: BenchChecker, stage: str = PREDICT) -> Catch | None:
+    def judge(self, checker: BenchChecker, stage: str = PREDICT, kind: str = "") -> Catch | None:
         """Return how the mutant inside whose block this is called was caught; ``None`` if it survived.
 
-        ``stage`` is the one that holds the bug: a bug of training shows in records of training alone.
+        ``stage`` and ``kind`` are those of the mutant: a bug of training shows in records of training alone.
         """
-        return first_divergence(checker, self.records_with(stage))
+        return first_divergence(checker, self.records_with(stage, kind))
 
 
 def pixels(record: Record) -> int:

@@ -27,12 +27,13 @@ from parity.mutants.practice import Judges
 from parity.mutants.registry import built_in, chosen, from_file
 from parity.mutants.selections import select
 from parity.mutants.survivors import EXPLAINED
+from parity.records.kinds import TRAINING
 from parity.records.locate import default_fixtures, find_records
 from parity.report.files import require_place, write_text
 
 
 def mutate(options: argparse.Namespace) -> bool:
-    """Do what the options ask for; return whether every survivor is explained and every benign change quiet."""
+    """Do what the options ask for; return whether all is judged, survivors explained, and benign changes quiet."""
     require_place(options.json, "--json")
     require_place(options.page, "--page")
     if options.read:
@@ -45,7 +46,7 @@ def mutate(options: argparse.Namespace) -> bool:
         _write(options.json, to_json(report, changes))
     print_outcomes(report)
     print_quiet(changes)
-    return not report.unexplained and not any(change.alarm for change in changes)
+    return not report.unexplained and not report.unjudged and not any(change.alarm for change in changes)
 
 
 def up_to_date(report: MutationReport) -> MutationReport:
@@ -70,6 +71,9 @@ def _mutants(options: argparse.Namespace) -> MutationReport:
     start = time.perf_counter()
     longest_first = sorted(planned, key=lambda case_id: -len(planned[case_id]))
     reports = dict(zip(longest_first, each_case(_plant, options, longest_first), strict=True))
+    unjudged = [outcome for report in reports.values() for outcome in report.unjudged]
+    if unjudged and not any(report.environment for report in reports.values()):  # no case could be worked on at all
+        raise ParityError(unjudged[0].error)
     return merged([reports[case_id] for case_id in planned], round(time.perf_counter() - start, 1))
 
 
@@ -83,18 +87,30 @@ def _planned(options: argparse.Namespace, case_id: str) -> list[Mutant]:
 
 
 def _plant(options: argparse.Namespace, case_id: str) -> MutationReport:
-    bench = Bench(find_case(case_id), options.fixtures or default_fixtures())
-    return run_case(bench, _planned(options, case_id), practice=not options.harness_only)
+    """Plant what is planned in one case; of several cases, one that cannot be worked on is not the end of the run."""
+    planned = _planned(options, case_id)
+    try:
+        bench = Bench(find_case(case_id), options.fixtures or default_fixtures())
+        return run_case(bench, planned, practice=not options.harness_only)
+    except Exception as error:
+        if len(options.cases) == 1:
+            raise
+        return MutationReport({}, [_unjudged(mutant, case_id, error) for mutant in planned])
+
+
+def _unjudged(mutant: Mutant, case_id: str, error: Exception) -> Outcome:
+    words = str(error).splitlines()[:1] or [""]
+    said = words[0] if isinstance(error, ParityError) else f"{type(error).__name__}: {words[0]}"
+    return Outcome(mutant.id, case_id, mutant.stage, mutant.why, None, error=said or type(error).__name__)
 
 
 def run_case(bench: Bench, mutants: Sequence[Mutant], *, practice: bool) -> MutationReport:
     """Plant mutants in one case, one at a time; tell of each as it comes."""
-    hidden = sorted({mutant.stage for mutant in mutants if not bench.shows(mutant.stage)})
-    mutants = [mutant for mutant in mutants if mutant.stage not in hidden]
+    hidden = sorted({(mutant.stage, mutant.kind) for mutant in mutants if not bench.shows(mutant.stage, mutant.kind)})
+    mutants = [mutant for mutant in mutants if (mutant.stage, mutant.kind) not in hidden]
     if hidden:
-        print(
-            f"{bench.case.id} has no record of {', '.join(hidden)} (`parity freeze` makes one): such mutants left out"
-        )
+        stages = ", ".join(f"{stage} ({kind})" if kind else stage for stage, kind in hidden)
+        print(f"{bench.case.id} has no record of {stages} (`parity freeze` makes one): such mutants left out")
     judges = Judges(bench.checker, bench.records) if practice else None
     environment = {"parity": __version__, "new": bench.checker.fingerprint()}
     outcomes = []
@@ -107,17 +123,29 @@ def run_case(bench: Bench, mutants: Sequence[Mutant], *, practice: bool) -> Muta
 
 
 def _outcomes(bench: Bench, judges: Judges | None, mutants: Sequence[Mutant]) -> Iterator[Outcome]:
+    """Yield what comes of each mutant; one that cannot be judged is an outcome as well, unless it is the only one."""
     for mutant in mutants:
-        start = time.process_time()
-        with mutant.apply():
-            checker = bench.checker_for(mutant)
-            catch = bench.judge(checker, mutant.stage)
-            practice = judges.judge(checker) if judges and mutant.stage in bench.case.stage_names() else None
-        seconds = round(time.process_time() - start, 2)
-        if catch is not None:
-            bench.verify(catch.mode, catch.dtype, mutant.stage)
-        explained = EXPLAINED.get((mutant.id, bench.case.id), "")
-        yield Outcome(mutant.id, bench.case.id, mutant.stage, mutant.why, catch, practice, seconds, explained)
+        try:
+            yield _outcome(bench, judges, mutant)
+        except Exception as error:
+            if len(mutants) == 1:
+                raise
+            bench.begin_anew()
+            yield _unjudged(mutant, bench.case.id, error)
+
+
+def _outcome(bench: Bench, judges: Judges | None, mutant: Mutant) -> Outcome:
+    start = time.process_time()
+    with mutant.apply():
+        checker = bench.checker_for(mutant)
+        catch = bench.judge(checker, mutant.stage, mutant.kind)
+        usual = judges is not None and mutant.kind != TRAINING and mutant.stage in bench.case.stage_names()
+        practice = judges.judge(checker) if judges and usual else None
+    seconds = round(time.process_time() - start, 2)
+    if catch is not None:
+        bench.verify(catch.mode, catch.dtype, mutant.stage, mutant.kind)
+    explained = EXPLAINED.get((mutant.id, bench.case.id), "")
+    return Outcome(mutant.id, bench.case.id, mutant.stage, mutant.why, catch, practice, seconds, explained)
 
 
 def _benign(options: argparse.Namespace) -> list[quiet.Quiet]:
@@ -159,6 +187,8 @@ def print_outcomes(report: MutationReport) -> None:
     print(f"\ncaught {len(caught)} of {len(report.outcomes)}{share}; {times}")
     for outcome in report.misplaced():
         print(f"  {outcome.mutant} in {outcome.case}: {_verdict(outcome)}")
+    for outcome in report.unjudged:
+        print(f"  not judged: {outcome.mutant} in {outcome.case}: {outcome.error}")
     for outcome in report.survivors:
         print(f"  survived: {outcome.mutant} in {outcome.case}: {outcome.explained or 'nobody knows why'}")
 
@@ -174,6 +204,8 @@ def print_quiet(changes: Sequence[quiet.Quiet]) -> None:
 
 def _verdict(outcome: Outcome) -> str:
     catch = outcome.catch
+    if outcome.error:
+        return f"NOT JUDGED: {outcome.error}"
     if catch is None:
         return "SURVIVED"
     place = catch.stage if outcome.right_stage else f"{catch.stage or 'a whole run'} INSTEAD OF {outcome.stage}"

@@ -26,6 +26,7 @@ class Outcome:
         practice: what people would have seen; ``None`` where that was not asked for.
         seconds: processor time of both, all threads together.
         explained: why it survives, where that is known.
+        error: why it could not be judged; it is neither caught nor a survivor then.
     """
 
     mutant: str
@@ -36,6 +37,7 @@ class Outcome:
     practice: Practice | None = None
     seconds: float = 0.0
     explained: str = ""
+    error: str = ""
 
     @property
     def right_stage(self) -> bool:
@@ -60,7 +62,12 @@ class MutationReport:
     @property
     def survivors(self) -> list[Outcome]:
         """The outcomes that no check noticed."""
-        return [outcome for outcome in self.outcomes if outcome.catch is None]
+        return [outcome for outcome in self.outcomes if outcome.catch is None and not outcome.error]
+
+    @property
+    def unjudged(self) -> list[Outcome]:
+        """The outcomes of which nothing is known, each with its ``error``."""
+        return [outcome for outcome in self.outcomes if outcome.error]
 
     @property
     def unexplained(self) -> list[Outcome]:
@@ -159,4 +166,5 @@ def merged(reports: Sequence[MutationReport], seconds: float) -> MutationReport:
     """Return several cases' reports as one that took ``seconds``."""
     outcomes = [outcome for report in reports for outcome in report.outcomes]
     clean = {case: practice for report in reports for case, practice in report.clean.items()}
-    return MutationReport(reports[0].environment, outcomes, clean, seconds)
+    environment = next((report.environment for report in reports if report.environment), {})
+    return MutationReport(environment, outcomes, clean, seconds)

@@ -79,6 +79,7 @@ def _summary(report: MutationReport, quiet: Sequence[Quiet]) -> str:
         ("declared, but not in these results", len(declared - here)),
         ("caught", share(len(caught), len(report.outcomes))),
         ("survivors that nobody can explain", len(report.unexplained)),
+        *([("not judged", len(report.unjudged))] if report.unjudged else ()),
         ("right stage named first", share(sum(outcome.right_stage for outcome in caught), len(caught))),
         ("of these judged the usual ways, too", len(judged)),
         ("that move no final box by 0.1 px", sum(practice.moved < SUBTLE for _, practice, _ in judged)),
@@ -174,7 +175,7 @@ def _mutants(report: MutationReport) -> str:
 
 def _row(outcome: Outcome, clean: Practice | None) -> tuple[str, ...]:
     catch, practice = outcome.catch, outcome.practice
-    place = "**survived**" if catch is None else (catch.stage or "a whole run")
+    place = "**not judged**" if outcome.error else "**survived**" if catch is None else (catch.stage or "a whole run")
     where = "" if catch is None else f"{catch.mode}, {catch.dtype}, {catch.record}"
     row = (f"`{outcome.mutant}`", outcome.case, outcome.why, place, where)
     if practice is None or clean is None:

@@ -15,6 +15,7 @@ from parity.cases.registry import all_cases, nearest
 from parity.errors import ParityError
 from parity.mutants import families
 from parity.mutants.base import Mutant
+from parity.records.kinds import INFERENCE, TRAINING
 
 
 @functools.lru_cache(maxsize=1)
@@ -55,6 +56,8 @@ def checked(mutants: Sequence[Any], source: str) -> tuple[Mutant, ...]:
         if mutant.id in seen:
             raise ParityError(f"{source}: two mutants have the id {mutant.id!r}")
         seen.add(mutant.id)
+        if mutant.kind not in ("", INFERENCE, TRAINING):
+            raise ParityError(f"{source}: mutant {mutant.id}: kind {mutant.kind!r} is neither inference nor training")
         concerned = [case for case in all_cases().values() if mutant.concerns(case.id)]
         if not concerned:
             raise ParityError(f"{source}: mutant {mutant.id} concerns no case: {', '.join(mutant.cases)}")
