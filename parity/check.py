@@ -12,12 +12,14 @@ from torch import Tensor
 
 from parity.cases.base import METAS, PREPROCESS, TRAJECTORY, Case, base_name
 from parity.cases.patterns import expand
+from parity.check_ranks import Planted, greatest_difference, load_converted, new_ranks, ranks_of
 from parity.check_recipe import check_recipe
 from parity.compare.stage import compare_decisions, compare_tensors, unpromoted_difference
 from parity.compare.trajectory import departure, in_order
 from parity.compare.verdicts import Verdict, worst
 from parity.engines.base import Run
 from parity.engines.numerics import Settings, in_force, require_tf32
+from parity.engines.ranks import Ranks
 from parity.engines.session import Session
 from parity.errors import ParityError
 from parity.records.kinds import (
@@ -53,6 +55,7 @@ class Checker:
 
     ``steps`` is how many steps of a trajectory are compared, if the record has more. TF32 is off while it runs, on
     every device, unless ``tf32`` allows it; ``settings`` are the numerical settings as they were read back last.
+    ``planted`` is a bug that is there in this process and has to be planted in others that it starts, too.
 
     Raises:
         ParityError: TF32 is asked for where there is none.
@@ -71,6 +74,7 @@ class Checker:
         self.steps = steps
         self.tf32 = tf32
         self.settings: Settings = {}
+        self.planted: Planted | None = None
         self._sessions: dict[str, tuple[Session, dict[str, list[int]]]] = {}
         self._unloaded: Session | None = None
         self._loaded: dict[str, str] = {}
@@ -96,12 +100,14 @@ class Checker:
         if int(record.manifest["batch"].get("steps", 1)) > self.steps:
             record = record.until_step(self.steps)
         stored = self.stored(record)
-        session = self._prepare(record, dtype)
-        if record.kind != INFERENCE:
-            runs = self._training_runs
+        session = self._prepare(record, dtype) if ranks_of(record) == 1 else None
+        if session is None:
+            runs = _shared(wanted, *_timed(partial(self._ranked_run, stored, dtype)))
+        elif record.kind != INFERENCE:
+            runs = _shared(wanted, *_timed(partial(self._training_run, session, stored)))
         else:
-            runs = self._isolated_runs if mode == ISOLATED else self._cascade_runs
-        for stage, run, seconds in runs(session, stored, wanted):
+            runs = (self._isolated_runs if mode == ISOLATED else self._cascade_runs)(session, stored, wanted)
+        for stage, run, seconds in runs:
             yield self._judge(run, stored, session, stage=stage, mode=mode, dtype=dtype, seconds=seconds)
 
     def prepared(self, record: Record, dtype: str) -> tuple[Session, dict[str, Tensor]]:
@@ -132,13 +138,18 @@ class Checker:
         weights = record.manifest["weights"]
         key = str(weights["sha256"])
         if self._loaded.get(dtype) != key:
-            if self._weights.key != key:
-                self._weights = _Weights(key, self._legacy_state(record))
-            assert self._weights.state is not None
             _require_same_constants(session, record)
-            session.load_state(convert(self._weights.state, target_names=target_shapes, rules=self.case.rules))
+            session.load_state(convert(self._state(record), target_names=target_shapes, rules=self.case.rules))
             self._loaded[dtype] = key
         return session
+
+    def _state(self, record: Record) -> dict[str, Tensor]:
+        """Return the weights that a record was made with, of the legacy engine."""
+        key = str(record.manifest["weights"]["sha256"])
+        if self._weights.key != key:
+            self._weights = _Weights(key, self._legacy_state(record))
+        assert self._weights.state is not None
+        return self._weights.state
 
     def _legacy_state(self, record: Record) -> dict[str, Tensor]:
         weights = record.manifest["weights"]
@@ -200,29 +211,33 @@ class Checker:
                 run, seconds = _timed(partial(session.cascade, pixels.tensors, forced=forced))
             yield stage, run, seconds
 
-    def _training_runs(
-        self, session: Session, stored: StoredTensors, wanted: Iterable[str]
-    ) -> Iterator[tuple[str, Run, float]]:
-        """Train from the encoded images and the ground truth, with the record's draws; see ``_cascade_runs``."""
-        record = stored.record
-        self._sessions.clear()  # the step moves the weights, and DDQ DETR leaves modules on the model
-        self._loaded.clear()
-        keys = record.keys(stage=GROUND_TRUTH, role="input")
-        batch = {**_preprocess(session, stored).tensors, **{record.entries[key].name: stored[key] for key in keys}}
-        draws = draws_among({entry.name: stored[key] for key, entry in record.entries.items() if is_draw(entry.name)})
-        asked = record.manifest["batch"]
-        train = partial(session.train, batch, draws=draws, forced=_forced(record, stored))
+    def _training_run(self, session: Session, stored: StoredTensors) -> Run:
+        """Train from the encoded images and the ground truth, with the record's draws and choices."""
+        self._drop_sessions()  # the step moves the weights, and DDQ DETR leaves modules on the model
+        asked = stored.record.manifest["batch"]
         steps = min(int(asked["steps"]), self.steps)
-        run, seconds = _timed(partial(train, steps=steps, per_step=int(asked["per_step"])))
-        for stage in wanted:
-            yield stage, run, seconds
-            seconds = 0.0
+        return _train(session, stored, steps=steps, per_step=int(asked["per_step"]))
+
+    def _ranked_run(self, stored: StoredTensors, dtype: str) -> Run:
+        """Take one training step in several processes of this interpreter."""
+        self._drop_sessions()  # no detector stands here beside those of the processes
+        record = stored.record
+        with new_ranks(self.case, ranks_of(record), device=self.device, planted=self.planted) as ranks:
+            ranks.configure(tf32=self.tf32, threads=self.settings["threads"], onednn=self.settings["onednn"])
+            shapes = ranks.load(self.case.id, dtype)
+            _require_same_constants(ranks, record)
+            load_converted(ranks, self.case, self._state(record), shapes=shapes)
+            return _train(ranks, stored)
+
+    def _drop_sessions(self) -> None:
+        self._sessions.clear()
+        self._loaded.clear()
 
     def _judge(
         self,
         run: Run,
         stored: StoredTensors,
-        session: Session,
+        session: Session | None,
         *,
         stage: str,
         mode: str,
@@ -238,6 +253,8 @@ class Checker:
         if stage == TRAJECTORY:
             tensors = in_order(tensors, self.case)
             notes = departure(tensors)
+        elif session is None:
+            notes = greatest_difference(stage, tensors, ranks_of(stored.record))
         elif dtype == "fp64" and mode == ISOLATED and worst(verdicts).passes:
             # Where the stage differs with all islands lifted, no island is what it differs by.
             notes = self._island_notes(run, stored, session, stage)
@@ -288,7 +305,7 @@ def missing_record(case: Case, folder: Path, stage: str, mode: str, dtype: str, 
     return StageResult(case.id, folder.name, stage, mode, dtype, device, 0.0, (), inconclusive=why)
 
 
-def _require_same_constants(session: Session, record: Record) -> None:
+def _require_same_constants(session: Session | Ranks, record: Record) -> None:
     """Raise ``ParityError`` where a buffer that constructors make differs between the engines."""
     expected, actual = record.manifest["weights"].get("constants", {}), session.constants()
     differing = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
@@ -296,10 +313,26 @@ def _require_same_constants(session: Session, record: Record) -> None:
         raise ParityError(f"{record.folder}: constant buffers differ between the engines: {', '.join(differing[:5])}")
 
 
-def _preprocess(session: Session, stored: StoredTensors) -> Run:
+def _preprocess(session: Session | Ranks, stored: StoredTensors) -> Run:
     record = stored.record
     keys = record.keys(stage=PREPROCESS, role="image")
     return session.preprocess([stored[key].numpy().tobytes() for key in keys], record.manifest["batch"]["scale"])
+
+
+def _train(session: Session | Ranks, stored: StoredTensors, **options: int) -> Run:
+    """Train on a record's batch, with its draws and choices."""
+    record = stored.record
+    keys = record.keys(stage=GROUND_TRUTH, role="input")
+    batch = {**_preprocess(session, stored).tensors, **{record.entries[key].name: stored[key] for key in keys}}
+    draws = draws_among({entry.name: stored[key] for key, entry in record.entries.items() if is_draw(entry.name)})
+    return session.train(batch, draws=draws, forced=_forced(record, stored), **options)
+
+
+def _shared(wanted: Iterable[str], run: Run, seconds: float) -> Iterator[tuple[str, Run, float]]:
+    """Yield one run for every stage; its time is told with the first."""
+    for stage in wanted:
+        yield stage, run, seconds
+        seconds = 0.0
 
 
 def _forced(record: Record, stored: StoredTensors, stage: str = "") -> dict[str, Tensor]:

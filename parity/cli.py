@@ -109,6 +109,7 @@ def _add_freeze(commands: Any) -> None:
     freeze.add_argument("--sizes", metavar="HxW,…", help="draw images of these sizes, such as 128x160,96x150")
     freeze.add_argument("--objects", metavar="N,…", help="a training record: draw so many boxes in each image")
     freeze.add_argument("--steps", type=int, default=1, metavar="N", help="a training record: a trajectory of N steps")
+    freeze.add_argument("--ranks", type=int, default=1, metavar="N", help="a training record: N processes together")
     freeze.add_argument("--out", type=Path, metavar="DIR", help="where records go (default: fixtures)")
     freeze.add_argument("--batches", type=int, metavar="N", help="dump N batches of the training loader instead")
     freeze.add_argument("--engine", choices=("legacy", "new"), default="legacy", help="whose loader (with --batches)")
@@ -333,7 +334,8 @@ def _require_freeze(options: argparse.Namespace) -> None:
     record = {"--record": options.record, "--sizes": options.sizes, "--objects": options.objects}
     loader = {"--engine": options.engine == "new", "--data-root": options.data_root, "--cfg-option": options.cfg_option}
     if options.batches is not None:
-        unread, other = {**record, "--steps": options.steps != 1}, "without --batches"
+        alone = {"--steps": options.steps != 1, "--ranks": options.ranks != 1}
+        unread, other = {**record, **alone}, "without --batches"
     else:
         unread, other = loader, "with --batches"
     given = [option for option, value in unread.items() if value]

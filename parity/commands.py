@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,10 @@ from parity.cases.base import Batch, Case, TrainingBatch
 from parity.cases.registry import cases_with, find_case, nearest
 from parity.check import Checker, missing_record
 from parity.compare.verdicts import Verdict, worst
+from parity.engines.host import RemoteSession
 from parity.engines.numerics import require_tf32
 from parity.engines.opening import open_legacy
+from parity.engines.ranks import Ranks
 from parity.errors import ParityError
 from parity.limits.command import told
 from parity.provenance import provenance
@@ -48,7 +51,8 @@ def freeze(options: argparse.Namespace) -> Iterator[Path]:
             with tqdm(total=steps, desc=f"{case.id}/{name}", unit="step", disable=None) as bar:
                 progress = partial(_advance, bar)
                 if isinstance(batch, TrainingBatch):
-                    frozen = freeze_training(case, name, batch, legacy, progress=progress)
+                    with _sessions(case, batch, legacy, options) as sessions:
+                        frozen = freeze_training(case, name, batch, sessions, progress=progress)
                 else:
                     frozen = freeze_record(case, name, batch, legacy, progress=progress)
                 bar.update()
@@ -59,6 +63,19 @@ def freeze(options: argparse.Namespace) -> Iterator[Path]:
                 frozen = freeze_recipe(case, legacy, progress=partial(_advance, bar))
             write_record(out / case.id / name, *frozen, force=options.force)
             yield out / case.id / name
+
+
+@contextmanager
+def _sessions(
+    case: Case, batch: TrainingBatch, legacy: RemoteSession, options: argparse.Namespace
+) -> Iterator[RemoteSession | Ranks]:
+    """Yield the legacy engine in as many processes as a batch asks for; the first is the one that runs already."""
+    if batch.ranks == 1:
+        yield legacy
+        return
+    with ExitStack() as stack:
+        others = [stack.enter_context(open_legacy(case.legacy, options)) for _ in range(batch.ranks - 1)]
+        yield stack.enter_context(Ranks([legacy, *others]))
 
 
 def _wants_recipe(case: Case, options: argparse.Namespace) -> bool:
@@ -79,8 +96,8 @@ def _batches(case: Case, options: argparse.Namespace) -> dict[str, Batch]:
     if options.sizes is not None:
         name, batch = _drawn_batch(options)
         return {name: batch}
-    if options.objects or options.steps != 1:
-        raise ParityError("--objects and --steps go with --sizes: they draw the ground truth of those images")
+    if options.objects or options.steps != 1 or options.ranks != 1:
+        raise ParityError("--objects, --steps and --ranks go with --sizes: they draw the ground truth of those images")
     if options.record == RECIPE and case.recipe_stages:
         return {}
     declared: dict[str, Batch] = {**case.records, **case.training}
@@ -103,15 +120,26 @@ def _drawn_batch(options: argparse.Namespace) -> tuple[str, Batch]:
     if options.record and Path(options.record).name != options.record:
         raise ParityError(f"--record {options.record}: a name, without a folder; --out says where records go")
     if not options.objects:
-        if options.steps != 1:
-            raise ParityError("--steps goes with --objects: they draw the ground truth that is trained on")
+        for option in ("steps", "ranks"):
+            if getattr(options, option) != 1:
+                raise ParityError(f"--{option} goes with --objects: they draw the ground truth that is trained on")
         return options.record or name, Batch(seed=seed, sizes=sizes)
     objects = _parse_objects(options.objects, len(sizes))
     if options.steps < 1:
         raise ParityError(f"--steps {options.steps}: a training record has one step or more")
+    _require_ranks(options, len(sizes))
     prefix = TRAINING_PREFIX if options.steps == 1 else f"{TRAJECTORY_PREFIX}-"
-    record = options.record or f"{prefix}{name}-{options.objects.replace(',', '-')}"
-    return record, TrainingBatch(seed=seed, sizes=sizes, objects=objects, steps=options.steps)
+    together = f"-{options.ranks}-ranks" if options.ranks > 1 else ""
+    record = options.record or f"{prefix}{name}-{options.objects.replace(',', '-')}{together}"
+    return record, TrainingBatch(seed=seed, sizes=sizes, objects=objects, steps=options.steps, ranks=options.ranks)
+
+
+def _require_ranks(options: argparse.Namespace, images: int) -> None:
+    """Refuse a number of processes that do not all have an image, or that take more steps than one."""
+    if not 1 <= options.ranks <= images:
+        raise ParityError(f"--ranks {options.ranks}: 1 to {images} processes, as every one needs an image of --sizes")
+    if options.ranks > 1 and options.steps != 1:
+        raise ParityError("--ranks and --steps: several processes take one step together; leave one of the two out")
 
 
 def _parse_objects(text: str, images: int) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ WORKER_SIDE = sorted(
             for name in (
                 "base",
                 "detector",
+                "group",
                 "mmdet2",
                 "ddq_mmdet2",
                 "ddq_mmdet3rc",

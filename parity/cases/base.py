@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
@@ -157,11 +158,13 @@ class TrainingBatch(Batch):
         objects: how many boxes each image has; an image may have none. ``pictures`` say it themselves.
         steps: optimiser steps. One is compared stage by stage; more are a trajectory, on ``per_step`` images each.
         per_step: how many images a step takes, the next ones each time; 0 for all.
+        ranks: processes that take the step together; image ``i`` is trained on by process ``i % ranks``.
     """
 
     objects: Tuple[int, ...] = ()
     steps: int = 1
     per_step: int = 0
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -278,8 +281,8 @@ class Case:
     limits: Tuple[Limit, ...] = ()
 
     def meaning(self, name: str) -> Meaning:
-        """Return what a tensor is, looked up without its index and without a feature map's stride."""
-        base = base_name(name)
+        """Return what a tensor is, looked up without its process, its index and a feature map's stride."""
+        base = base_name(re.sub(r"^rank\[\d+\]\.", "", name))
         return self.tensors.get(base) or self.tensors.get(base.rstrip("0123456789")) or Meaning("", "")
 
     def lifted(self, stage: str) -> Tuple[str, ...]:

@@ -27,7 +27,7 @@ DEFAULT_TIME_LIMIT = 900.0  # seconds for one request
 # Runs in the legacy interpreter before anything of ours is there. Its standard error goes to a file that
 # the host reads when the worker dies; the kernel ends it with its host, even one killed outright.
 BOOTSTRAP = """
-import ctypes, faulthandler, os, sys, tempfile
+import ctypes, faulthandler, os, sys, tempfile, zipfile
 setup = channel.receive()
 folder = setup["folder"] or tempfile.mkdtemp(prefix="parity-worker-")
 os.dup2(os.open(os.path.join(folder, "stderr.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
@@ -41,14 +41,18 @@ try:
     path = os.path.join(folder, "parity.zip")
     with open(path, "wb") as file:
         file.write(setup["source"])
-    sys.path.insert(0, path)
+    # Unpacked: configs of ports are read as files, and changed functions by their source.
+    source = os.path.join(folder, "source")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(source)
+    sys.path.insert(0, source)
     try:
         import safetensors, torch
         from parity.engines.worker import serve
     except Exception as error:
         channel.send({"error": "%s: %s" % (type(error).__name__, error), "traceback": ""})
     else:
-        channel.send({"value": list(sys.version_info[:2])})
+        channel.send({"value": folder})
         serve(channel)
 finally:
     import shutil
@@ -68,6 +72,10 @@ def worker_source() -> bytes:
     return content.getvalue()
 
 
+class WorkerDied(EngineError):
+    """The process that an engine ran in has ended."""
+
+
 class RemoteSession:
     """``parity.engines.session.Session`` in another interpreter, with the same methods.
 
@@ -76,6 +84,9 @@ class RemoteSession:
         python: its interpreter, or an execnet specification such as ``ssh=host//python=/opt/py38``.
         root: the user's checkout.
         time_limit: seconds that one request may take.
+
+    Attributes:
+        folder: the worker's own, where it runs; it goes when the worker ends.
 
     Raises:
         ParityError: one line naming the engine and what was asked of it; ``detail`` holds the worker's
@@ -100,7 +111,7 @@ class RemoteSession:
             self._channel = gateway.remote_exec(BOOTSTRAP)
             setup = {"source": worker_source(), "folder": str(self._folder) if local else "", "local": local}
             self._channel.send(setup)
-            self._receive()
+            self.folder = str(self._receive())
         except (OSError, EOFError, execnet.HostNotFound) as error:
             self.close()
             raise ParityError(
@@ -212,6 +223,15 @@ class RemoteSession:
             options[name] = _packed(options.get(name))
         return wire.decode_run(self._ask("train", batch=wire.pack(dict(batch)), **options))
 
+    def join_group(self, rank: int, size: int, file: str, seconds: float) -> None:
+        self._ask("join_group", rank=rank, size=size, file=file, seconds=seconds)
+
+    def leave_group(self) -> None:
+        self._ask("leave_group")
+
+    def plant(self, mutant: str, file: str) -> None:
+        self._ask("plant", mutant=mutant, file=file)
+
     def time_forwards(self, batch: Mapping[str, torch.Tensor], repeats: int) -> dict[str, list[float]]:
         return dict(self._ask("time_forwards", batch=wire.pack(dict(batch)), repeats=repeats))
 
@@ -241,10 +261,10 @@ class RemoteSession:
             raise kind(f"engine {self.engine}, {self._doing}: {answer['error']}", detail=detail)
         return answer["value"]
 
-    def _died(self, error: BaseException) -> EngineError:
+    def _died(self, error: BaseException) -> WorkerDied:
         tail = self._log.read_text(errors="replace")[-4000:] if self._log.exists() else ""
         self.close()
-        return EngineError(
+        return WorkerDied(
             f"engine {self.engine}, {self._doing}: the worker died; the end of its standard error follows",
             detail=tail or str(error),
         )

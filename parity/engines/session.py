@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from parity.cases.base import PREPROCESS, Case, Stage
 from parity.cases.patterns import build
 from parity.cases.registry import find_case
-from parity.engines import numerics, training
+from parity.engines import group, numerics, training
 from parity.engines.base import Engine, Run
 from parity.engines.detector import Detector
 from parity.engines.limits import limits_of
@@ -295,6 +295,20 @@ class Session:
             yield
         finally:
             torch.set_default_dtype(before)
+
+    def join_group(self, rank: int, size: int, file: str, seconds: float) -> None:
+        """Train as one of several processes from now on (see ``engines.group``)."""
+        group.join(rank, size, file, seconds)
+
+    def leave_group(self) -> None:
+        """Train alone again."""
+        group.leave()
+
+    def plant(self, mutant: str, file: str) -> None:
+        """Plant a bug in the engine for good, by its id: a built-in one, or one of a file (new interpreters only)."""
+        from parity.mutants.registry import find_mutant
+
+        find_mutant(mutant, file).apply().__enter__()
 
     def train(self, batch: Mapping[str, torch.Tensor], **options: Any) -> Run:
         """Train on ``image``, metas and ground truth; see ``training.train``. The weights are spent afterwards."""

@@ -10,6 +10,7 @@ import torch
 
 from parity.cases.base import GRADIENTS, LOSS, OPTIMIZER_STEP, TRAJECTORY
 from parity.cases.patterns import item
+from parity.engines import group
 from parity.engines.base import Run, Updater
 from parity.taps.decisions import ASSIGNMENT, Decision
 from parity.taps.draws import DrawTaps
@@ -17,6 +18,10 @@ from parity.taps.islands import Promote
 from parity.taps.sketch import WIDTH, sketch
 
 Tensors = Dict[str, torch.Tensor]
+
+# Of a step of several processes: what each of them has of its own in a stage that they otherwise have in common, and
+# whether all of them end with the same parameters.
+OWN_NORM, OWN_COUNT, AGREE = "own_norm", "own_count", "processes_agree"
 
 # What a parameter group says of its parameters, column by column of the table ``settings``.
 SETTINGS = ("lr", "weight_decay", "momentum", "beta1", "beta2", "eps", "dampening", "nesterov", "amsgrad")
@@ -58,13 +63,19 @@ def total_loss(terms: Tensors) -> torch.Tensor:
 
 
 def finish_step(step: Step, model: Any, terms: Tensors, updater: Updater, *, width: int = WIDTH) -> None:
-    """Differentiate, clip, update; keep what each of them gave."""
+    """Differentiate, clip, update; keep what each of them gave.
+
+    Several processes average their gradients before they clip.
+    """
     for name, term in terms.items():
         step.add(LOSS, name, term.detach())
     total = total_loss(terms)
     step.add(LOSS, "total", total.detach())
     updater.optimizer.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
+    together = group.size() > 1
+    if together:
+        _average(step, model)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.grad is not None}
     gradients = {name: parameter.grad for name, parameter in trained.items()}
     step.add(GRADIENTS, "gradients", sketches(gradients, width), list(gradients))
@@ -77,6 +88,16 @@ def finish_step(step: Step, model: Any, terms: Tensors, updater: Updater, *, wid
     updater.optimizer.step()
     state = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     step.add(OPTIMIZER_STEP, "parameters", sketches(state, width), list(state))
+    if together:
+        step.add(OPTIMIZER_STEP, AGREE, torch.tensor(group.agree(state)))
+
+
+def _average(step: Step, model: Any) -> None:
+    """Average the gradients over the processes; keep the norm and the number of this one's own."""
+    own = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    step.add(GRADIENTS, OWN_NORM, norm(own))
+    step.add(GRADIENTS, OWN_COUNT, torch.tensor(len(own)))
+    group.average_gradients(model)
 
 
 def sketches(tensors: Mapping[str, torch.Tensor], width: int) -> torch.Tensor:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import traceback
 from typing import Any, Dict
 
+from parity.engines import group
 from parity.errors import ParityError
 
 
 def serve(channel: Any) -> None:
-    """Answer ``{"method", "arguments"}`` messages with ``{"value"}`` or ``{"error"}`` until the host hangs up."""
+    """Answer ``{"method", "arguments"}`` messages with ``{"value"}`` or ``{"error"}`` until the host hangs up.
+
+    It leaves a group of processes then, whatever the session thought of.
+    """
+    try:
+        _serve(channel)
+    finally:
+        group.leave()
+
+
+def _serve(channel: Any) -> None:
     session: Any = None
     for message in channel:
         try:

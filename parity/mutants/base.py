@@ -22,6 +22,7 @@ class Mutant:
         why: where this goes wrong in real ports.
         kind: whose records it is looked for in, ``inference`` or ``training``; by default those of inference where
             the stage is one of inference. A bug of training may well sit in a stage that inference has, too.
+        file: the user's file that declares it; empty for a built-in one. Other processes plant it from there.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Mutant:
     apply: Callable[[], AbstractContextManager[Any]]
     why: str
     kind: str = ""
+    file: str = ""
 
     def concerns(self, case_id: str) -> bool:
         """Return whether it is planted in a case."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from parity.cases.base import PREDICT, Case
 from parity.check import Checker
-from parity.errors import ParityError
+from parity.check_ranks import Planted, ranks_of
+from parity.errors import EngineError, ParityError
 from parity.mutants.base import Mutant
 from parity.records.kinds import CASCADE, INFERENCE, ISOLATED, TRAINING, checks_in
 from parity.records.layout import StoredTensors
@@ -140,12 +141,20 @@ class Bench:
             found = [record for record in found if (record.kind == INFERENCE) == (kind == INFERENCE)]
         return sorted(found, key=lambda record: len(record.entries))
 
-    def judge(self, checker: BenchChecker, stage: str = PREDICT, kind: str = "") -> Catch | None:
+    def judge(
+        self, checker: BenchChecker, stage: str = PREDICT, kind: str = "", *, mutant: Mutant | None = None
+    ) -> Catch | None:
         """Return how the mutant inside whose block this is called was caught; ``None`` if it survived.
 
-        ``stage`` and ``kind`` are those of the mutant: a bug of training shows in records of training alone.
+        ``stage`` and ``kind`` are those of the mutant: a bug of training shows in records of training alone. Records of
+        several processes take part where ``mutant`` is named: other processes have to plant it for themselves.
         """
-        return first_divergence(checker, self.records_with(stage, kind))
+        records = [record for record in self.records_with(stage, kind) if mutant is not None or ranks_of(record) == 1]
+        checker.planted = None if mutant is None else Planted(mutant.id, mutant.file)
+        try:
+            return first_divergence(checker, records)
+        finally:
+            checker.planted = None
 
 
 def pixels(record: Record) -> int:
@@ -173,6 +182,8 @@ def first_divergence(
                     stage = result if isinstance(result, str) else stage
                     if isinstance(result, StageResult) and not result.verdict.passes:
                         return Catch(**where, stage=result.stage, how=reason(result))
+            except EngineError as error:  # of the new engine in another process
+                return Catch(**where, stage=stage, how=str(error))
             except ParityError:
                 raise
             except Exception as error:  # a bug may well make an operator refuse its input

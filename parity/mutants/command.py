@@ -138,7 +138,7 @@ def _outcome(bench: Bench, judges: Judges | None, mutant: Mutant) -> Outcome:
     start = time.process_time()
     with mutant.apply():
         checker = bench.checker_for(mutant)
-        catch = bench.judge(checker, mutant.stage, mutant.kind)
+        catch = bench.judge(checker, mutant.stage, mutant.kind, mutant=mutant)
         usual = judges is not None and mutant.kind != TRAINING and mutant.stage in bench.case.stage_names()
         practice = judges.judge(checker) if judges and usual else None
     seconds = round(time.process_time() - start, 2)

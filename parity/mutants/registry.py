@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,23 @@ def from_file(path: Path) -> tuple[Mutant, ...]:
     found = getattr(module, "MUTANTS", None)
     if not isinstance(found, Iterable) or not (declared := list(found)):
         raise ParityError(f"--from {path}: it declares no MUTANTS, a list of parity.mutants.Mutant")
-    return checked(declared, f"--from {path}")
+    return checked([_of_file(mutant, path) for mutant in declared], f"--from {path}")
+
+
+def _of_file(mutant: Any, path: Path) -> Any:
+    return replace(mutant, file=str(path.resolve())) if isinstance(mutant, Mutant) else mutant
+
+
+def find_mutant(mutant: str, file: str) -> Mutant:
+    """Return a mutant by its id: of a file, or a built-in one where none is named.
+
+    Raises:
+        ParityError: there is none of that id.
+    """
+    known = {each.id: each for each in (from_file(Path(file)) if file else built_in())}
+    if mutant not in known:
+        raise ParityError(f"mutant {mutant} is not in {file or 'the families'}: other processes cannot plant it")
+    return known[mutant]
 
 
 def checked(mutants: Sequence[Any], source: str) -> tuple[Mutant, ...]:

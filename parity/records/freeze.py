@@ -19,6 +19,7 @@ from parity.compare.tensors import measure
 from parity.engines.base import Run
 from parity.engines.host import RemoteSession
 from parity.engines.numerics import Settings, Value
+from parity.engines.ranks import Ranks
 from parity.errors import ParityError
 from parity.records.digest import island_samples
 from parity.records.draft import Draft, as_choice
@@ -250,7 +251,7 @@ def add_decisions(
 
 
 def described_run(
-    case: Case, record_id: str, batch: Batch, legacy: RemoteSession, *, fills: Sequence[dict[str, Any]]
+    case: Case, record_id: str, batch: Batch, legacy: RemoteSession | Ranks, *, fills: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return what every manifest says: of what the record is, and where it was made."""
     return {

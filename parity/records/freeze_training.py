@@ -12,8 +12,9 @@ from parity.compare.tensors import measure
 from parity.engines.base import Run
 from parity.engines.host import RemoteSession
 from parity.engines.numerics import Settings, Value
+from parity.engines.ranks import Ranks
 from parity.engines.session import Shapes
-from parity.engines.training import SETTINGS
+from parity.engines.training import AGREE, SETTINGS
 from parity.errors import ParityError
 from parity.records.draft import Draft
 from parity.records.freeze import (
@@ -39,14 +40,20 @@ NOISE_RUNS = ((1, True), (2, False))
 
 
 def freeze_training(
-    case: Case, record_id: str, batch: TrainingBatch, legacy: RemoteSession, *, progress: Progress, brief: bool = False
+    case: Case,
+    record_id: str,
+    batch: TrainingBatch,
+    legacy: RemoteSession | Ranks,
+    *,
+    progress: Progress,
+    brief: bool = False,
 ) -> Frozen:
     """Return the manifest, the entries and the tensors of one training record.
 
-    A ``brief`` one has neither float32 noise nor margins.
+    A ``brief`` one has neither float32 noise nor margins. ``legacy`` is as many processes as the batch asks for.
 
     Raises:
-        ParityError: the legacy engine fails, or does not repeat itself in float64.
+        ParityError: the legacy engine fails, does not repeat itself in float64, or its processes part ways.
     """
     progress("float64 truth")
     freezer = _TrainingFreezer(case, batch, legacy, margins_told=not brief)
@@ -62,7 +69,7 @@ def freeze_training(
 class _TrainingFreezer:
     """One training record's way through the legacy engine; making it runs the truth."""
 
-    def __init__(self, case: Case, batch: TrainingBatch, legacy: RemoteSession, *, margins_told: bool) -> None:
+    def __init__(self, case: Case, batch: TrainingBatch, legacy: RemoteSession | Ranks, *, margins_told: bool) -> None:
         self.case, self.batch, self.legacy = case, batch, legacy
         self.checks = checks_of_batch(case, batch)
         self.files = encoded_images(batch, seed=batch.seed)
@@ -73,6 +80,7 @@ class _TrainingFreezer:
         self.truth = self._run("fp64", threads=TRUTH["threads"], onednn=TRUTH["onednn"])
         require_recorded_draws(self.truth)
         self.truth_settings = self.settings
+        _require_agreement(self.truth)
         self.forced = {name: decision.chosen for name, decision in self.truth.decisions.items()}
         add_files(self.draft, self.files)
         for name, tensor in self.objects.items():
@@ -135,6 +143,8 @@ class _TrainingFreezer:
         described["settings"] = self.truth_settings
         described["weights"].update(sha256=self.weights, shapes=self.shapes, constants=self.constants)
         described["batch"].update(objects=batch.objects, steps=batch.steps, per_step=batch.per_step)
+        if batch.ranks > 1:
+            described["batch"].update(ranks=batch.ranks)
         return {
             **described,
             **said_of(self.checks, self.case),
@@ -143,6 +153,12 @@ class _TrainingFreezer:
             "rows": self.draft.rows,
             "noise_runs": list(noise),
         }
+
+
+def _require_agreement(truth: Run) -> None:
+    """Raise ``ParityError`` where several processes did not end with the same parameters: no truth of any of them."""
+    if AGREE in truth.tensors and not bool(truth.tensors[AGREE]):
+        raise ParityError("the legacy engine's processes end with different parameters: they do not train together")
 
 
 def adaptive_steps(truth: Run, shapes: Mapping[str, Sequence[int]]) -> dict[str, float]:
