@@ -10,10 +10,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from parity.cases.base import METAS, PREPROCESS, TRAJECTORY, Case, base_name
+from parity.cases.base import METAS, PREPROCESS, TRAJECTORY, Case, Seen, base_name
+from parity.cases.deviations import Lifted
 from parity.cases.patterns import expand
+from parity.check_lifted import AsShipped
 from parity.check_ranks import Planted, greatest_difference, load_converted, new_ranks, ranks_of
 from parity.check_recipe import check_recipe
+from parity.compare.known import known_deviations, stale
 from parity.compare.stage import compare_decisions, compare_tensors, unpromoted_difference
 from parity.compare.trajectory import departure, in_order
 from parity.compare.verdicts import Verdict, worst
@@ -34,7 +37,7 @@ from parity.records.kinds import (
 from parity.records.layout import REPEATABLE, StoredTensors, array_key
 from parity.records.listing import LISTING
 from parity.records.store import Record
-from parity.report.results import StageResult
+from parity.report.results import KNOWN_DEVIATION, StageResult, TensorResult
 from parity.taps.islands import Promote, place
 from parity.weights import synthetic
 from parity.weights.conversion import convert
@@ -54,7 +57,8 @@ class Checker:
     """Judges the new engine of one case on one device; a model is built once for each dtype.
 
     ``steps`` is how many steps of a trajectory are compared, if the record has more. TF32 is off while it runs, on
-    every device, unless ``tf32`` allows it; ``settings`` are the numerical settings as they were read back last.
+    every device, unless ``tf32`` allows it; ``settings`` are the numerical settings as they were read back last;
+    ``shown`` takes the known deviations that explained something.
     ``planted`` is a bug that is there in this process and has to be planted in others that it starts, too.
 
     Raises:
@@ -67,7 +71,9 @@ class Checker:
             print(result.stage, result.verdict)
     """
 
-    def __init__(self, case: Case, *, device: str = "cpu", steps: int = STEPS, tf32: bool = False) -> None:
+    def __init__(
+        self, case: Case, *, device: str = "cpu", steps: int = STEPS, tf32: bool = False, shown: set[str] | None = None
+    ) -> None:
         require_tf32(device, tf32=tf32)
         self.case = case
         self.device = device
@@ -79,6 +85,8 @@ class Checker:
         self._unloaded: Session | None = None
         self._loaded: dict[str, str] = {}
         self._weights = _Weights()
+        self._as_shipped = AsShipped(case, device)
+        self.shown: set[str] = set() if shown is None else shown
 
     def fingerprint(self) -> dict[str, str]:
         """Return what the new engine's numbers may depend on."""
@@ -95,7 +103,9 @@ class Checker:
         known = record.checks(self.case).stages
         wanted = [stage for stage in known if stages is None or stage in stages]
         if record.kind == RECIPE:
-            yield from check_recipe(self._any_session(), self.case, record, wanted)
+            for result in check_recipe(self._any_session(), self.case, record, wanted):
+                self.shown.update(tensor.deviation for tensor in result.tensors)
+                yield result
             return
         if int(record.manifest["batch"].get("steps", 1)) > self.steps:
             record = record.until_step(self.steps)
@@ -178,14 +188,9 @@ class Checker:
         known = [entry.name for entry in record.entries.values()]
         names = dict.fromkeys(name for wanted in (*stage.inputs(), *METAS) for name in expand(wanted, known))
         inputs = {name: self._input(stored, stage_name, name) for name in names}
-        absent = [
-            d.tensor
-            for d in self.case.deviations
-            if d.kind == "none_if_all_false" and d.tensor in inputs and not bool(inputs[d.tensor].any())
-        ]
-        return session.replay(
-            stage_name, inputs, forced=_forced(record, stored, stage_name), absent=absent, promote=promote
-        )
+        absent = self.case.absent(inputs)
+        forced = _forced(record, stored, stage_name)
+        return session.replay(stage_name, inputs, forced=forced, absent=absent, promote=promote)
 
     def _input(self, stored: StoredTensors, stage: str, name: str) -> Tensor:
         if stage and base_name(name) in self.case.stage(stage).slices:
@@ -258,8 +263,10 @@ class Checker:
         elif dtype == "fp64" and mode == ISOLATED and worst(verdicts).passes:
             # Where the stage differs with all islands lifted, no island is what it differs by.
             notes = self._island_notes(run, stored, session, stage)
-        known = [f"{tensor.name}: {tensor.note}" for tensor in tensors if tensor.note.startswith("known deviation")]
-        notes += (*self.case.lifted(stage), *known)
+            tensors += self._stale_lifts(run, stored, stage)
+        notes += tuple(f"{KNOWN_DEVIATION}, lifted here: {each}" for each in self._lifts(stage))
+        notes += known_deviations(tensors)
+        self.shown.update(tensor.deviation for tensor in tensors)
         return StageResult(
             self.case.id,
             stored.record.id,
@@ -272,6 +279,21 @@ class Checker:
             decisions,
             notes,
         )
+
+    def _lifts(self, stage: str) -> list[Lifted]:
+        return [each for each in self.case.deviations if isinstance(each, Lifted) and each.tensor == stage]
+
+    def _stale_lifts(self, run: Run, stored: StoredTensors, stage: str) -> tuple[TensorResult, ...]:
+        """Return what fails of the differences that an option takes away: those that are not there without it."""
+        lifts = self._lifts(stage)
+        if not lifts:
+            return ()
+        state = partial(self._state, stored.record)
+        replay = partial(self._isolated, stored=stored, stage_name=stage)
+        if self._as_shipped.differs(stored, stage, state=state, replay=replay):
+            self.shown.update(map(str, lifts))
+            return ()
+        return tuple(stale(each) for each in lifts if each.concerns(Seen(stage, run=run, truth=stored)))
 
     def _island_notes(self, run: Run, stored: StoredTensors, session: Session, stage: str) -> tuple[str, ...]:
         """Name the float32 islands that only one engine has and that make a difference if they are left in."""

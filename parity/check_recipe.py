@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-
-import torch
 
 from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_PIPELINE, Case, base_name
 from parity.compare.budgets import allowance
+from parity.compare.known import known_deviations
 from parity.compare.laws import compare_laws, compare_texts, laws_of
-from parity.compare.pipeline import allow_square_images, other_questions
+from parity.compare.pipeline import other_questions
 from parity.compare.schedule import differences
 from parity.compare.stage import compare_tensors
-from parity.engines.base import Run
 from parity.engines.session import Session
 from parity.records.kinds import ISOLATED
 from parity.records.layout import StoredTensors
@@ -46,7 +42,7 @@ def check_recipe(session: Session, case: Case, record: Record, stages: Sequence[
         seconds = round(time.perf_counter() - start, 3)
         device = session.engine.device
         blank = StageResult(case.id, record.id, stage, ISOLATED, "fp64", device, seconds, judged.tensors)
-        yield replace(blank, notes=judged.notes)
+        yield replace(blank, notes=(*judged.notes, *known_deviations(judged.tensors)))
 
 
 def check_schedule(session: Session, case: Case, stored: StoredTensors) -> Judged:
@@ -91,24 +87,7 @@ def check_train_pipeline(session: Session, case: Case, stored: StoredTensors) ->
     settings = record.manifest["recipe"][TRAIN_PIPELINE]
     run = session.recipe(case.id, TRAIN_PIPELINE, files=files, annotations=annotations, forced=forced, **settings)
     tensors = compare_tensors(run, stored, case, stage=TRAIN_PIPELINE, mode=ISOLATED, dtype="fp64")
-    allow = partial(_allow_known_batching, run=run, stored=stored, case=case, annotations=annotations)
-    return Judged(tuple(map(allow, tensors)), other_questions(run.tensors, forced))
-
-
-def _allow_known_batching(
-    result: TensorResult, *, run: Run, stored: StoredTensors, case: Case, annotations: bytes
-) -> TensorResult:
-    if result.name != "batched_with_first":
-        return result
-    square = {image["id"]: image["height"] == image["width"] for image in json.loads(annotations)["images"]}
-    ids = stored[f"{TRAIN_PIPELINE}/image_ids"].tolist()
-    return allow_square_images(
-        result,
-        run.tensors[result.name],
-        stored[f"{TRAIN_PIPELINE}/{result.name}"],
-        square=torch.tensor([square[number] for number in ids]),
-        deviations=case.deviations,
-    )
+    return Judged(tensors, other_questions(run.tensors, forced))
 
 
 CHECKS: dict[str, Callable[[Session, Case, StoredTensors], Judged]] = {

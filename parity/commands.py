@@ -15,6 +15,7 @@ from tqdm import tqdm
 from parity.cases.base import Batch, Case, TrainingBatch
 from parity.cases.registry import cases_with, find_case, nearest
 from parity.check import Checker, missing_record
+from parity.compare.known import without_effect
 from parity.compare.verdicts import Verdict, worst
 from parity.engines.host import RemoteSession
 from parity.engines.numerics import require_tf32
@@ -165,16 +166,20 @@ def check(options: argparse.Namespace) -> Verdict:
     alone = sum(map(len, folders.values())) == 1  # what a single record is refused for is a matter of the call
     start = time.perf_counter()
     results: list[StageResult] = []
+    notes: list[str] = []
     environment: dict[str, object] = {**provenance(options.device), "records": {}, "checks": {}}
     for case in cases:
         _require_stage(case, options.stage)
-        results += _check_case(case, folders[case.id], options, environment, alone=alone)
+        shown: set[str] = set()
+        results += _check_case(case, folders[case.id], options, environment, shown, alone=alone)
+        if not (options.stage or options.mode or options.dtype):  # all of the case was checked
+            notes += without_effect(case, shown)
     if not results:
         raise ParityError(_nothing_to_check(cases[0], options))
     if options.report_dir:
         environment["limits"] = told((result.case for result in results), fixtures)
     seconds = round(time.perf_counter() - start, 1)
-    return _finish(Report(environment, tuple(results), seconds), options)
+    return _finish(Report(environment, tuple(results), seconds), options, notes)
 
 
 def _nothing_to_check(case: Case, options: argparse.Namespace) -> str:
@@ -204,9 +209,16 @@ def _runs(case: Case, folders: Sequence[Path], options: argparse.Namespace) -> l
 
 
 def _check_case(
-    case: Case, folders: Sequence[Path], options: argparse.Namespace, environment: dict[str, object], *, alone: bool
+    case: Case,
+    folders: Sequence[Path],
+    options: argparse.Namespace,
+    environment: dict[str, object],
+    shown: set[str],
+    *,
+    alone: bool,
 ) -> Iterator[StageResult]:
-    make = partial(Checker, case, device=options.device, steps=options.steps, tf32=options.tf32)
+    """Yield the results of a case; ``shown`` takes the known deviations that explained something."""
+    make = partial(Checker, case, device=options.device, steps=options.steps, tf32=options.tf32, shown=shown)
     checker = make()
     records, recorded = environment["records"], environment["checks"]
     assert isinstance(records, dict)
@@ -245,8 +257,10 @@ def _unfinished(blank: StageResult, stages: Sequence[str], error: Exception) -> 
         yield replace(blank, stage=stage, error=f"not run, after an error in {stages[0]}" if number else said)
 
 
-def _finish(report: Report, options: argparse.Namespace) -> Verdict:
+def _finish(report: Report, options: argparse.Namespace, notes: Sequence[str]) -> Verdict:
     print_results(report.results)
+    for note in notes:
+        print(note)
     if options.json:
         write_text(options.json, to_json(report))
     if options.junit:

@@ -150,13 +150,13 @@ def test_an_uncertified_decision_alone_makes_the_headline():
 
 
 def test_causes_and_known_deviations_have_their_sections():
-    known = replace(FINE, name="mask", note="known deviation: mmdet 3.3 passes no mask")
+    known = replace(FINE, name="mask", deviation="mmdet 3.3 passes no mask")
     page = page_of(stage("encoder", known, notes=("float32 islands differ (only in the legacy engine: a.py)",)))
     text = text_of(page.split('<h2 id="causes">')[1])
     assert "encoder (record padded) float32 islands differ" in text
     assert "mask (padded, encoder; 1 check) mmdet 3.3 passes no mask" in text
     assert 'id="causes"' not in page_of(stage())
-    assert 'id="causes"' not in page_of(stage("encoder", known, notes=(f"mask: {known.note}",)))
+    assert 'id="causes"' not in page_of(stage("encoder", known, notes=(f"mask: {known.remark}",)))
     assert 'id="deviations"' not in page_of(stage(), stage("neck", SHAPE))
 
 
@@ -298,7 +298,7 @@ def test_names_and_notes_are_escaped():
 
 
 def test_only_plotlys_script_is_loaded_and_only_our_own_is_allowed():
-    known = replace(FINE, note="known deviation: no mask (https://github.com/open-mmlab/mmdetection/issues/10910)")
+    known = replace(FINE, deviation="no mask (https://github.com/open-mmlab/mmdetection/issues/10910)")
     page = page_of(stage("encoder", known), stage("decoder", OFF))
     assert not re.search(r"<link|<script src|<iframe|<object|@import|url\(", page)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]

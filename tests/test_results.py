@@ -48,6 +48,7 @@ def tensor_results() -> st.SearchStrategy[TensorResult]:
         actual=st.one_of(st.none(), figures(), st.just(-math.inf)),
         expected=st.one_of(st.none(), figures()),
         note=st.sampled_from(["", "inf", "nan", "a note"]),
+        deviation=st.sampled_from(["", "nan", "a reason (a link)"]),
     )
 
 
@@ -116,6 +117,16 @@ def test_the_json_is_what_every_reader_takes() -> None:
 
     plain = json.loads(to_json(a_report()), parse_constant=refuse)
     assert plain["results"][0]["tensors"][0]["minimum_budget"] == "inf"
+
+
+def test_a_known_deviation_of_an_earlier_version_is_read_off_its_note() -> None:
+    stage = stage_to_json(a_report().results[0])
+    tensor = {**stage["tensors"][0], "note": "known deviation: no mask (a link)"}
+    (found,) = stage_from_json({**stage, "tensors": [tensor]}).tensors
+    assert (found.deviation, found.note) == ("no mask (a link)", "")
+    assert found.remark == "known deviation: no mask (a link)"
+    (plain,) = stage_from_json({**stage, "tensors": [{**tensor, "note": "worst row: a"}]}).tensors
+    assert (plain.deviation, plain.remark) == ("", "worst row: a")
 
 
 def test_the_json_has_the_declared_fields() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,11 +85,15 @@ def test_many_small_errors_exhaust_the_rms_budget(neck: Run, stored: StoredTenso
     assert found.verdict is Verdict.DIVERGED
 
 
+def squares(sides: Sequence[int]) -> Run:
+    return Run({"img_shape": torch.tensor([[side, side] for side in sides])}, produced={"preprocess": ("img_shape",)})
+
+
 @pytest.mark.parametrize(("sides", "verdict"), [((160, 150), "equal"), ((160, 160), "diverged")])
 def test_padding_to_a_square_is_a_known_deviation_where_it_is_just_that(
     sides: tuple[int, int], verdict: str, stored: StoredTensors, case: Case
 ) -> None:
-    run = Run({"img_shape": torch.tensor([[side, side] for side in sides])}, produced={"preprocess": ("img_shape",)})
+    run = squares(sides)
     for deviations, wanted in (((SQUARE_PADDING,), verdict), ((), "diverged")):
         declared = replace(case, deviations=deviations)
         found = compare_tensors(run, stored, declared, stage="preprocess", mode="isolated", dtype="fp64")
@@ -163,8 +167,9 @@ def masks(folder: Path, case: Case) -> TensorResult:
 def test_an_absent_mask_is_a_known_deviation_where_nothing_is_masked(case: Case) -> None:
     found = masks(default_fixtures() / case.id / "unpadded", case)
     assert found.verdict is Verdict.EQUAL
-    assert "mmdet 3.3 passes no mask at all" in found.note
-    assert "https://github.com/open-mmlab/mmdetection/issues/10910" in found.note
+    assert "mmdet 3.3 passes no mask at all" in found.deviation
+    assert "https://github.com/open-mmlab/mmdetection/issues/10910" in found.deviation
+    assert found.note == ""
 
 
 def test_an_absent_mask_is_missing_where_something_is_masked(record_folder: Path, case: Case) -> None:

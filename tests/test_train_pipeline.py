@@ -12,17 +12,15 @@ import torch
 from altered_engine import Altered, Change
 from torch import Tensor
 
-from parity.cases.base import Deviation, base_name
+from parity.cases.base import Seen, base_name
 from parity.cases.common import SQUARE_IMAGES
 from parity.cases.registry import find_case
-from parity.compare.pipeline import allow_square_images, other_questions
+from parity.compare.pipeline import other_questions
 from parity.compare.tensors import measure
-from parity.compare.verdicts import Verdict
 from parity.engines.mmdet3 import Mmdet3Engine
 from parity.engines.train_pipeline import train_pipeline
 from parity.errors import ParityError
 from parity.records.odd_coco import ODD, Odd, odd_coco
-from parity.report.results import TensorResult
 
 DETR, NORMAL, WITH_CROPS = "ddq_detr_4scale_r50_12e", "ddq_fcn_r50_12e", "ddq_fcn_r50_36e"
 IMAGES = (ODD[0], ODD[2], ODD[5])  # usual, crowd and boxes beyond the edge; without an object; too small
@@ -188,25 +186,38 @@ def test_files_that_do_not_fit_the_annotations_are_refused() -> None:
         train_pipeline(Mmdet3Engine(), find_case(DETR), files=files[:2], annotations=annotations, epochs=1, seed=0)
 
 
-GROUPED = TensorResult("batched_with_first", Verdict.DIVERGED)
 WIDE, HIGH = True, False
 
 
+def grouped(actual: list[bool], sizes: list[tuple[int, int]]) -> Seen:
+    """Return what the deviation sees of three images whose batching the legacy engine does as WIDE, HIGH, HIGH."""
+    images = [{"id": 7 + place, "height": high, "width": wide} for place, (high, wide) in enumerate(sizes)]
+    text = json.dumps({"images": images}).encode()
+    truth = {
+        "train_pipeline/annotations": torch.frombuffer(bytearray(text), dtype=torch.uint8),
+        "train_pipeline/image_ids": torch.tensor([7, 8, 9]),
+    }
+    expected = torch.tensor([WIDE, HIGH, HIGH])
+    return Seen("train_pipeline", "batched_with_first", torch.tensor(actual), expected, truth=truth)
+
+
 @pytest.mark.parametrize(
-    ("actual", "deviations", "verdict"),
+    ("actual", "explained"),
     [
-        ([WIDE, WIDE, HIGH], (SQUARE_IMAGES,), Verdict.EQUAL),
-        ([WIDE, WIDE, WIDE], (SQUARE_IMAGES,), Verdict.DIVERGED),  # one that is not square, too
-        ([WIDE, WIDE, HIGH], (), Verdict.DIVERGED),
+        ([WIDE, WIDE, HIGH], True),
+        ([WIDE, WIDE, WIDE], False),  # one that is not square, too
+        ([WIDE, WIDE], False),
     ],
 )
-def test_only_square_images_may_be_batched_otherwise(
-    actual: list[bool], deviations: tuple[Deviation, ...], verdict: Verdict
-) -> None:
-    square, expected = torch.tensor([False, True, False]), torch.tensor([WIDE, HIGH, HIGH])
-    found = allow_square_images(GROUPED, torch.tensor(actual), expected, square=square, deviations=deviations)
-    assert found.verdict is verdict
-    assert found.note.startswith("known deviation: square images") is (verdict is Verdict.EQUAL)
+def test_only_square_images_may_be_batched_otherwise(actual: list[bool], explained: bool) -> None:
+    seen = grouped(actual, [(40, 60), (40, 40), (60, 40)])
+    assert SQUARE_IMAGES.explains(seen) is explained
+    assert SQUARE_IMAGES.concerns(seen)
+
+
+@pytest.mark.parametrize("sizes", [[(40, 60), (50, 40), (60, 40)], [(40, 40), (50, 40), (60, 40)]])
+def test_batching_need_not_differ_without_a_square_image_behind_another(sizes: list[tuple[int, int]]) -> None:
+    assert not SQUARE_IMAGES.concerns(grouped([WIDE, HIGH, HIGH], sizes))
 
 
 def test_mmdet_3_batches_square_images_with_wide_ones() -> None:

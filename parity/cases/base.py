@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple, Union
 
 from parity.cases.patterns import Pattern, names
+from parity.errors import ParityError
 from parity.weights.rules import Rule
 
 PREPROCESS, PREDICT = "preprocess", "predict"
@@ -168,21 +169,88 @@ class TrainingBatch(Batch):
 
 
 @dataclass(frozen=True)
-class Deviation:
-    """A difference between the engines that is known, real and harmless, with its reason.
+class Seen:
+    """What a deviation is asked about: one tensor of a stage in both engines, and all that stands around it.
 
-    ``none_if_all_false``: the new engine passes ``None`` for this mask where nothing is masked.
-    ``padded_to_square``: the new engine counts the padding to a square as image, so that this shape is (s, s) with
-    ``s`` the longer side.
-    ``nan_norm``: a gradient norm that is NaN makes the new engine's clipping spread NaN over all that is trained.
-    ``lifted``: an option of the case (``Case.options``) takes it away, so that the rest of the stage that
-    ``tensor`` names can be proven; the stage's result says so.
+    Attributes:
+        name: the tensor, as the record has it; empty where a deviation is of a whole stage.
+        actual: the new engine's; ``None`` where it gave none.
+        expected: what the record keeps of the legacy engine's: all of it, or a digest.
+        shape, largest: shape and greatest magnitude of the legacy engine's whole tensor.
+        run: everything that the new engine gave (``engines.base.Run``).
+        truth: everything that the record holds, by key (``records.layout.StoredTensors``).
     """
 
+    stage: str
+    name: str = ""
+    actual: Any = None
+    expected: Any = None
+    shape: Tuple[int, ...] = ()
+    largest: float = 0.0
+    run: Any = None
+    truth: Any = None
+
+
+@dataclass(frozen=True, init=False)
+class Deviation:
+    """A difference between the engines that is known, real and harmless, with its reason and a link.
+
+    The kinds that there are stand in ``cases.deviations``; a case file may define its own. One whose difference has
+    to show (``concerns``) where the engines agree without it is stale and fails the stage.
+
+    Attributes:
+        tensor: the tensor that differs, or the stage if it is of a whole one.
+    """
+
+    kind: ClassVar[str] = ""
     tensor: str
-    kind: str
     reason: str
     link: str
+
+    def __new__(cls, *args: Any, **fields: Any) -> Deviation:
+        """Return an object of the class that ``kind`` names: how case files said it before there were classes."""
+        kind = str(fields.get("kind", args[1] if len(args) > 1 else ""))
+        made: Deviation = object.__new__(_deviation_class(kind) if cls is Deviation else cls)
+        return made
+
+    def __init__(self, tensor: str, kind: str = "", reason: str = "", link: str = "") -> None:
+        if kind not in ("", self.kind):
+            raise ParityError(f"{type(self).__name__} of {tensor}: it is of kind {self.kind}, not {kind}")
+        if not (reason and link):
+            raise ParityError(f"{type(self).__name__} of {tensor}: a known deviation has a reason and a link")
+        for name, value in {"tensor": tensor, "reason": reason, "link": link}.items():
+            object.__setattr__(self, name, value)
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.link})"
+
+    def matches(self, stage: str, name: str) -> bool:
+        """Return whether it is about this tensor; within a trajectory that is ``step[0].encoder.mask``."""
+        return name.split(".")[-1] == self.tensor
+
+    def concerns(self, seen: Seen) -> bool:
+        """Return whether the difference has to show, by what the legacy engine alone gave."""
+        raise NotImplementedError
+
+    def explains(self, seen: Seen) -> bool:
+        """Return whether what differs is this difference."""
+        raise NotImplementedError
+
+    def corrected(self, seen: Seen) -> Any:
+        """Return what the new engine would have given without the difference; that is compared in its place."""
+        return seen.expected
+
+    def takes_away(self, value: Any) -> bool:
+        """Return whether the new engine's stages are called with ``None`` for this value of the tensor."""
+        return False
+
+
+def _deviation_class(kind: str) -> Any:
+    from parity.cases.deviations import KINDS
+
+    if kind not in KINDS:
+        raise ParityError(f"known deviation of kind {kind!r}: there is no such kind; there are {', '.join(KINDS)}")
+    return KINDS[kind]
 
 
 @dataclass(frozen=True)
@@ -285,10 +353,11 @@ class Case:
         base = base_name(re.sub(r"^rank\[\d+\]\.", "", name))
         return self.tensors.get(base) or self.tensors.get(base.rstrip("0123456789")) or Meaning("", "")
 
-    def lifted(self, stage: str) -> Tuple[str, ...]:
-        """Return what to say of the known differences that an option takes out of a stage."""
-        found = [each for each in self.deviations if each.kind == "lifted" and each.tensor == stage]
-        return tuple(f"known deviation, lifted here: {each.reason} ({each.link})" for each in found)
+    def absent(self, inputs: Mapping[str, Any]) -> Tuple[str, ...]:
+        """Return which of a stage's inputs the new engine is called without."""
+        return tuple(
+            each.tensor for each in self.deviations if each.tensor in inputs and each.takes_away(inputs[each.tensor])
+        )
 
     def stages_of(self, engine: str) -> Tuple[Stage, ...]:
         """Return the stages with an engine's own calls."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_PIPELINE, Deviation, Fill, Meaning
+from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_PIPELINE, Fill, Meaning
+from parity.cases.deviations import DegenerateBoxes, PaddedToSquare, SquareImages
 
 # What every detector's preprocessing gives.
 PIXELS = {
@@ -24,17 +25,15 @@ RESNET = (
 )
 
 # Of the dense heads of mmdet 2.22 none but the RPN's reads min_bbox_size, whatever the config says.
-DEGENERATE_BOXES = Deviation(
+DEGENERATE_BOXES = DegenerateBoxes(
     tensor="predict",
-    kind="lifted",
     reason="before the NMS mmdet 3.3 drops boxes without area (min_bbox_size=0), mmdet 2.22 keeps them",
     link="mmdet/models/dense_heads/base_dense_head.py:476 in mmdet 3.3.0",
 )
 KEEP_DEGENERATE = {"model.test_cfg.min_bbox_size": -1}  # what lifts it in mmdet 3.3
 # Where a test pipeline pads to a square, as YOLOX's does.
-SQUARE_PADDING = Deviation(
+SQUARE_PADDING = PaddedToSquare(
     tensor="img_shape",
-    kind="padded_to_square",
     reason="mmcv 2's Pad overwrites img_shape with the padded size, mmcv 1 and mmdet 2 leave it",
     link="mmcv/transforms/processing.py:388 in mmcv 2.1.0",
 )
@@ -60,9 +59,8 @@ TRAINING_DATA = {
 }
 
 # Between mmdet 2 and mmdet 3.
-SQUARE_IMAGES = Deviation(
+SQUARE_IMAGES = SquareImages(
     tensor="batched_with_first",
-    kind="square_images",
     reason="square images are batched with those higher than wide in mmdet 2, with those wider than high in mmdet 3",
     link="https://github.com/open-mmlab/mmdetection/blob/v3.3.0/mmdet/datasets/samplers/batch_sampler.py",
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Dict, Tuple
 
 from parity.cases import ddq_fcn, ddq_limits
-from parity.cases.base import Batch, Call, Case, Deviation, Fill, Meaning, Slice, Stage, TrainingBatch
+from parity.cases.base import Batch, Call, Case, Fill, Meaning, Slice, Stage, TrainingBatch
 from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RESNET
+from parity.cases.deviations import AbsentMask
 from parity.cases.patterns import Constant, Ignore, Instances, Many, Metas, Samples, Split
 
 LAYERS = 6  # decoder layers
@@ -189,9 +190,8 @@ RECORDS = {
 }
 
 DEVIATIONS = (
-    Deviation(
+    AbsentMask(
         tensor="mask",
-        kind="none_if_all_false",
         reason="mmdet 3.3 passes no mask at all for a batch without padding",
         link="https://github.com/open-mmlab/mmdetection/issues/10910",
     ),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Tuple
 
 from parity.cases import ddq_fcn, ddq_limits
-from parity.cases.base import Batch, Call, Case, Deviation, Fill, Meaning, Stage
+from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
 from parity.cases.common import RECIPE_STAGES, SQUARE_IMAGES
 from parity.cases.ddq_fcn import AUXILIARY, BACKBONE, DENSE, LEVELS
+from parity.cases.deviations import NanNorm
 from parity.cases.patterns import Constant, Derived, Ignore, Instances, Many, Metas, PerImage, ScoredBoxes
 
 NECK = ("p2", *ddq_fcn.NECK)
@@ -214,9 +215,8 @@ WEIGHTS = (
     *ddq_fcn.WEIGHTS,
 )
 
-NAN_NORM = Deviation(
+NAN_NORM = NanNorm(
     tensor="parameters",
-    kind="nan_norm",
     reason=(
         "without any object the loss is infinite (legacy-quirks) and the gradient norm NaN: torch 1.9 then clips"
         " nothing, torch 1.10 and later multiply every gradient by NaN; the weights are destroyed either way"

@@ -1,19 +1,14 @@
-"""Say where two data pipelines do not ask for the same random choices, and what of their batches is known to differ."""
+"""Say where two data pipelines do not ask for the same random choices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from parity.cases.base import Deviation
-from parity.compare.verdicts import Verdict
-from parity.report.results import TensorResult
 from parity.taps.pipeline_draws import OTHER_MEANS
 
 SHOWN = 5
-SQUARE = "square_images"
 
 
 def other_questions(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -43,18 +38,3 @@ def _described(row: list[float] | None) -> str:
         return "random numbers by other means than one numpy.random.choice or randint at a time"
     least, end, answer, probability = row
     return f"a number from {least:.0f} to {end - 1:.0f}, {answer:.0f} having probability {probability:.6g}"
-
-
-def allow_square_images(
-    result: TensorResult, actual: Tensor, expected: Tensor, *, square: Tensor, deviations: Iterable[Deviation]
-) -> TensorResult:
-    """Return the result of a comparison of batching, ``equal`` if a deviation is known and only square images differ.
-
-    Args:
-        actual, expected, square: (I,) bool: with which others an image is batched, and whether it is square.
-    """
-    known = next((each for each in deviations if each.kind == SQUARE and each.tensor == result.name), None)
-    if known is None or result.verdict is not Verdict.DIVERGED or bool(((actual != expected) & ~square).any()):
-        return result
-    note = f"known deviation: {known.reason} ({known.link})"
-    return replace(result, verdict=Verdict.EQUAL, minimum_budget=0.0, note=note)

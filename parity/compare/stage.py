@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from parity.cases.base import Case
 from parity.compare.budgets import allowance
 from parity.compare.closer import look_closer
 from parity.compare.decisions import Choice, Tolerance, is_best_first, judge, other_settings
-from parity.compare.nan_norm import without_spread
+from parity.compare.known import KnownDeviations
 from parity.compare.swaps import frame_of, picture_of, swaps
 from parity.compare.table import Table, compare_table
 from parity.compare.tensors import measure, unravel
@@ -35,26 +35,34 @@ def compare_tensors(
 ) -> tuple[TensorResult, ...]:
     """Judge every array that the record holds of a stage, then what the run has beyond it."""
     record = stored.record
-    run, notes = without_spread(run, stored, case, stage=stage)
+    known = KnownDeviations(case.deviations, run, stored, stage=stage)
     results: list[TensorResult] = []
     keys: dict[int, str] = {}  # place among the results -> what was compared there, if that is one array
-    known = set()
+    names = set()
     for role in ("output", "decision"):
         for key in record.keys(stage=stage, role=role, mode=mode):
             entry = record.entries[key]
-            known.add(entry.name)
-            if entry.rows:
-                results += _compare_table(run, stored, key, mode=mode, dtype=dtype)
-            elif role == "output" or key.endswith(("/scores", "/boxes")):
+            names.add(entry.name)
+            if role == "output":
+                if not entry.rows:
+                    keys[len(results)] = key
+                results += known.judged(key, partial(_compare_output, stored=stored, key=key, mode=mode, dtype=dtype))
+            elif key.endswith(("/scores", "/boxes")):
                 keys[len(results)] = key
-                results.append(_compare_entry(run, stored, case, key, mode=mode, dtype=dtype))
+                results.append(_compare_entry(run, stored, key, mode=mode, dtype=dtype))
     results = look_closer(results, keys, run, stored)
-    extra = sorted(name for name in run.produced.get(stage, ()) if name not in known)
+    extra = sorted(name for name in run.produced.get(stage, ()) if name not in names)
     results += [
         TensorResult(name, Verdict.EXTRA, tuple(run.tensors[name].shape), note=UNKNOWN_DRAW * is_draw(name))
         for name in extra
     ]
-    return tuple(replace(result, note=notes.get(result.name, result.note)) for result in results)
+    return (*results, *known.stale())
+
+
+def _compare_output(run: Run, *, stored: StoredTensors, key: str, mode: str, dtype: str) -> list[TensorResult]:
+    if stored.record.entries[key].rows:
+        return _compare_table(run, stored, key, mode=mode, dtype=dtype)
+    return [_compare_entry(run, stored, key, mode=mode, dtype=dtype)]
 
 
 def _compare_table(run: Run, stored: StoredTensors, key: str, *, mode: str, dtype: str) -> list[TensorResult]:
@@ -67,13 +75,13 @@ def _compare_table(run: Run, stored: StoredTensors, key: str, *, mode: str, dtyp
     return compare_table(run.tensors[entry.name], rows, truth, dtype=dtype, mode=mode, stage=entry.stage)
 
 
-def _compare_entry(run: Run, stored: StoredTensors, case: Case, key: str, *, mode: str, dtype: str) -> TensorResult:
+def _compare_entry(run: Run, stored: StoredTensors, key: str, *, mode: str, dtype: str) -> TensorResult:
     entry = stored.record.entries[key]
     name = entry.name if entry.kind == "whole" else f"{entry.name}#{entry.kind}"
     blank = TensorResult(name, Verdict.MISSING, entry.of_shape, unit=entry.unit, kind=entry.kind)
     whole = run.tensors.get(entry.name) if entry.role == "output" else recorded_part(entry, key, run, stored)
     if whole is None:
-        return _explain_absence(blank, stored[key], entry, case)
+        return replace(blank, note="the new engine gave no such tensor")
     expected_shape = entry.of_shape if entry.role == "output" else entry.shape
     if tuple(whole.shape) != expected_shape:
         return replace(blank, verdict=Verdict.SHAPE, note=f"shape {tuple(whole.shape)}, expected {expected_shape}")
@@ -87,8 +95,7 @@ def _compare_entry(run: Run, stored: StoredTensors, case: Case, key: str, *, mod
     allowed = allowance(dtype, mode, stage=entry.stage, expected_max=entry.max, expected_rms=entry.rms, measured=noise)
     exact = not _is_float(entry)
     judged = judge_values(blank, actual, expected, allowed=allowed, expected_rms=entry.rms, exact=exact)
-    judged = replace(judged, worst_index=_index_in_tensor(judged.worst_index, entry))
-    return _explain_square(judged, actual, expected, case)
+    return replace(judged, worst_index=_index_in_tensor(judged.worst_index, entry))
 
 
 def _is_float(entry: Entry) -> bool:
@@ -101,27 +108,6 @@ def _index_in_tensor(index: tuple[int, ...], entry: Entry) -> tuple[int, ...]:
         return index
     flat = int(sample_indices(entry.name, math.prod(entry.of_shape))[index[0]])
     return unravel(flat, entry.of_shape)
-
-
-def _explain_absence(blank: TensorResult, expected: Tensor, entry: Entry, case: Case) -> TensorResult:
-    """Return ``missing``, unless the case lists this very absence as a known deviation."""
-    for deviation in case.deviations:
-        same = deviation.tensor == entry.name.split(".")[-1]  # within a trajectory it is step[0].encoder.mask
-        applies = same and deviation.kind == "none_if_all_false"
-        if applies and not bool(expected.any()):
-            return replace(blank, verdict=Verdict.EQUAL, note=f"known deviation: {deviation.reason} ({deviation.link})")
-    return replace(blank, note="the new engine gave no such tensor")
-
-
-def _explain_square(judged: TensorResult, actual: Tensor, expected: Tensor, case: Case) -> TensorResult:
-    """Return the result, which passes where the case lists that this shape (B, 2) counts the padding to a square."""
-    for deviation in case.deviations:
-        if deviation.kind == "padded_to_square" and deviation.tensor == judged.name and not judged.verdict.passes:
-            square = expected.amax(1, keepdim=True).expand_as(expected)
-            if bool((actual == square).all()):
-                note = f"known deviation: {deviation.reason} ({deviation.link})"
-                return replace(judged, verdict=Verdict.EQUAL, minimum_budget=0.0, over=0, note=note)
-    return judged
 
 
 def frozen_choice(record: Record, stored: StoredTensors, name: str) -> Choice:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
-from parity.cases import patterns
+from parity.cases import deviations, patterns
 from parity.cases.common import RESNET
 
 WIDTH = 116
@@ -17,8 +17,10 @@ def _is_marker(value: Any) -> bool:
 
 
 MARKERS = ", ".join(sorted(name for name, value in vars(patterns).items() if _is_marker(value)))
+DEVIATIONS = ", ".join(sorted(kind.__name__ for kind in deviations.KINDS.values()))
 # How many fields stand without their name; in types that are not listed here all do.
 POSITIONAL = {"Stage": 2, "Call": 3, "Fill": 1, "Batch": 0, "Case": 0}
+POSITIONAL.update({kind.__name__: 0 for kind in deviations.KINDS.values()})
 
 HEADER = '''"""{title}: {legacy} against {new}.
 
@@ -28,8 +30,9 @@ by `parity freeze` and `parity check`.
 
 from __future__ import annotations
 
-from parity.cases.base import Batch, Call, Case, Deviation, Fill, Meaning, Stage
+from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
 from parity.cases.common import PIXELS, RESNET
+from parity.cases.deviations import {deviations}
 from parity.cases.patterns import {markers}
 from parity.weights.rules import Drop, Rename
 '''
@@ -93,7 +96,7 @@ def _is_default(field: Any, value: Any) -> bool:
 
 def module(sections: Sequence[tuple[str, str, Any]], *, title: str, legacy: str, new: str) -> str:
     """Return a file that defines the named sections, each a (comment, name, value)."""
-    blocks = [HEADER.format(markers=MARKERS, title=title, legacy=legacy, new=new)]
+    blocks = [HEADER.format(markers=MARKERS, deviations=DEVIATIONS, title=title, legacy=legacy, new=new)]
     for comment, name, value in sections:
         text = f"{name} = {written(value)}\n"
         blocks.append("".join(f"# {line}\n" for line in comment.splitlines()) + text)

@@ -25,13 +25,14 @@ class Mmdet3Engine(Engine):
 
     def __init__(self, root: str = "", device: str = "cpu") -> None:
         super().__init__(root, device)
-        self._configs: Dict[str, Any] = {}
+        self._configs: Dict[Tuple[str, str], Any] = {}  # a case may be asked for without its options
 
     def config(self, case: Case) -> Any:
         """Return a copy of the case's config; building and pipelines may alter it."""
-        if case.id not in self._configs:
-            self._configs[case.id] = self._read_config(case)
-        return copy.deepcopy(self._configs[case.id])
+        key = (case.id, repr(case.options))
+        if key not in self._configs:
+            self._configs[key] = self._read_config(case)
+        return copy.deepcopy(self._configs[key])
 
     def _read_config(self, case: Case) -> Any:
         from mmengine.config import Config

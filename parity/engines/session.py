@@ -6,6 +6,7 @@ import gc
 import importlib
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Type
 
 import torch
@@ -73,11 +74,15 @@ class Session:
     def fingerprint(self) -> Dict[str, str]:
         return self.engine.fingerprint()
 
-    def load(self, case_id: str, dtype: str) -> Shapes:
-        """Build the case's detector; return name -> shape of every parameter and buffer to be filled."""
+    def load(self, case_id: str, dtype: str, *, as_shipped: bool = False) -> Shapes:
+        """Build the case's detector; return name -> shape of every parameter and buffer to be filled.
+
+        ``as_shipped`` leaves the case's options out of its config.
+        """
         self.model = None
         gc.collect()  # detectors hold themselves in cycles, and two of Swin-L with their gradients are too many
-        self.case = find_case(case_id)
+        case = find_case(case_id)
+        self.case = replace(case, options={}) if as_shipped else case
         self.dtype = DTYPES[dtype]
         with self._dtype():  # constants that a constructor makes (the pixel mean) have the run's dtype
             self.model = self.engine.build(self.case, self.dtype)

@@ -117,13 +117,8 @@ def located(known: Reference, *, altered: Callable[[Any], object] = lambda model
 
 def _replayed(new: Session, known: Reference) -> Run:
     inputs = stage_inputs(known.case.stage(known.stage), known.everything)
-    absent = [
-        d.tensor
-        for d in known.case.deviations
-        if d.kind == "none_if_all_false" and d.tensor in inputs and not bool(inputs[d.tensor].any())
-    ]
     forced = {name: decision.chosen for name, decision in known.truth.decisions.items()}
-    return new.replay(known.stage, inputs, forced=forced, absent=absent)
+    return new.replay(known.stage, inputs, forced=forced, absent=known.case.absent(inputs))
 
 
 def _differs(actual: Tensor | None, expected: Tensor) -> bool:

@@ -17,7 +17,7 @@ from parity.records.kinds import CASCADE, INFERENCE, ISOLATED, TRAINING, checks_
 from parity.records.layout import StoredTensors
 from parity.records.locate import find_records
 from parity.records.store import Record
-from parity.report.results import StageResult
+from parity.report.results import StageResult, TensorResult
 
 # What a bug has to pass to survive: the sharpest first. All stages and records take part in each.
 PASSES = ((ISOLATED, "fp64"), (CASCADE, "fp64"), (ISOLATED, "fp32"), (CASCADE, "fp32"))
@@ -66,6 +66,9 @@ class BenchChecker(Checker):
         return self.kept.weights[key]
 
     def _island_notes(self, *_: object, **__: object) -> tuple[str, ...]:
+        return ()
+
+    def _stale_lifts(self, *_: object, **__: object) -> tuple[TensorResult, ...]:
         return ()
 
 

@@ -77,7 +77,7 @@ def _describe_tensor(tensor: TensorResult) -> list[str]:
     shape = "x".join(map(str, tensor.shape)) or "scalar"
     head = f"  {tensor.name} ({shape}{', ' + tensor.unit if tensor.unit else ''}): {tensor.verdict.value}"
     if tensor.verdict in (Verdict.SHAPE, Verdict.DTYPE, Verdict.MISSING, Verdict.EXTRA) or tensor.kind == "law":
-        return [f"{head}; {tensor.note}" if tensor.note else head]
+        return [f"{head}; {tensor.remark}" if tensor.remark else head]
     share = 100.0 * tensor.over / tensor.count if tensor.count else 0.0
     allowed = tensor.budget * tensor.floor_max
     return [

@@ -22,12 +22,11 @@ from parity.report.limits import limits_view
 from parity.report.located import Located, read_located
 from parity.report.order import rerun, stage_order, unique
 from parity.report.plotly import plotly_script
-from parity.report.results import RESULTS, Report, to_json
+from parity.report.results import KNOWN_DEVIATION, RESULTS, Report, to_json
 from parity.report.run_data import run_data
 from parity.report.run_matrix import run_matrix
 
 PAGE = "index.html"
-KNOWN_DEVIATION = "known deviation"
 SCRIPTS = (
     *("base.js", "figures.js", "tensor.js", "chain.js"),
     *("check.js", "ties.js", "training.js", "page.js"),
@@ -153,7 +152,7 @@ def _causes(checks: Sequence[Check]) -> list[tuple[str, str, list[str]]]:
     """
     found: dict[tuple[str, str], list[str]] = {}
     for check in checks:
-        known = {f"{tensor.name}: {tensor.note}" for tensor in check.result.tensors if tensor.note}
+        known = {f"{it.name}: {KNOWN_DEVIATION}: {it.deviation}" for it in check.result.tensors if it.deviation}
         for note in check.result.notes:
             if note in known:
                 continue
@@ -166,7 +165,8 @@ def _deviations(checks: Sequence[Check]) -> list[tuple[str, str, list[str], int]
     found: dict[tuple[str, str], list[str]] = {}
     for check in checks:
         for tensor in check.result.tensors:
-            if tensor.note.startswith(KNOWN_DEVIATION):
-                reason = tensor.note.removeprefix(KNOWN_DEVIATION).removeprefix(":").strip()
-                found.setdefault((tensor.name, reason), []).append(f"{check.result.record}, {check.result.stage}")
+            if tensor.deviation:
+                found.setdefault((tensor.name, tensor.deviation), []).append(
+                    f"{check.result.record}, {check.result.stage}"
+                )
     return [(name, reason, unique(where), len(where)) for (name, reason), where in found.items()]

@@ -17,6 +17,7 @@ from parity.report.details import Detail, Swap, detail_from_json, swap_from_json
 
 SCHEMA = 2  # 2: when, commit and driver in the environment, more of each tensor; 1 is still read
 RESULTS = "results.json"  # what it is called in the folder of a run
+KNOWN_DEVIATION = "known deviation"  # how a result says that it is one; earlier versions wrote it into the note
 WITHOUT_FIGURES = (Verdict.INCONCLUSIVE, Verdict.SHAPE, Verdict.DTYPE, Verdict.EXTRA, Verdict.MISSING)
 
 
@@ -32,6 +33,7 @@ class TensorResult:
         nonfinite: values that are a NaN or an infinity in either engine.
         rows: of a table, (row, smallest multiple that would have passed) for every one.
         detail: a closer look, at what diverged and at the worst of what passed.
+        deviation: reason and link of the known deviation by which alone it passes; empty where there is none.
     """
 
     name: str
@@ -56,6 +58,13 @@ class TensorResult:
     nonfinite: int = 0
     rows: tuple[tuple[str, float], ...] = ()
     detail: Detail | None = None
+    deviation: str = ""
+
+    @property
+    def remark(self) -> str:
+        """What is to be said of it: its note, and the known deviation."""
+        known = f"{KNOWN_DEVIATION}: {self.deviation}" if self.deviation else ""
+        return "; ".join(filter(None, (known, self.note)))
 
     @property
     def used(self) -> float:
@@ -204,16 +213,20 @@ def stage_to_json(result: StageResult) -> dict[str, Any]:
     return plain
 
 
+_TEXTS = ("name", "note", "unit", "deviation")
 # What few tensors and decisions have: left out where there is nothing of it.
-_ONLY_IF_ANY = ("nonfinite", "rows", "detail", "swaps", "picture")
+_ONLY_IF_ANY = ("nonfinite", "rows", "detail", "deviation", "swaps", "picture")
 
 
 def _read(plain: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {
-        key: float(value) if value in ("inf", "-inf", "nan") and key not in ("name", "note", "unit") else value
+        key: float(value) if value in ("inf", "-inf", "nan") and key not in _TEXTS else value
         for key, value in plain.items()
     }
     values["verdict"] = Verdict(values["verdict"])
+    note = values.get("note", "")
+    if "shape" in values and "deviation" not in values and note.startswith(f"{KNOWN_DEVIATION}: "):
+        values["deviation"], values["note"] = note.removeprefix(f"{KNOWN_DEVIATION}: "), ""
     for key in ("shape", "worst_index"):
         if key in values:
             values[key] = tuple(values[key])

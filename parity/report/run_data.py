@@ -88,7 +88,7 @@ def _tensor(tensor: TensorResult) -> list[Any]:
         expected if both else "",
         tensor.over,
         tensor.count,
-        tensor.note,
+        tensor.remark,
         tensor.nonfinite,
         None if tensor.detail is None else _plain(asdict(tensor.detail)),
         [[name, figure(needed)] for name, needed in tensor.rows],
