@@ -45,6 +45,11 @@ def try_take(descriptor: int) -> bool:
     return True
 
 
+def wait_for(descriptor: int) -> None:
+    """Lock an open file as soon as nobody else does, however long that takes."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
 @contextmanager
 def locked_folder(folder: Path, *, patience: float, busy: str) -> Iterator[None]:
     """Keep other processes that lock it too out of a folder, which is made if it is not there. No file is left in it.

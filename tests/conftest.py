@@ -14,7 +14,8 @@ from hypothesis import settings
 from parity.cases.base import Case
 from parity.cases.registry import find_case
 from parity.clusters.book import Book
-from parity.engines.environment import default_folder, interpreter
+from parity.engines.environment import legacy_python
+from parity.errors import ParityError
 from parity.records.locate import default_fixtures
 from parity.records.store import Record
 
@@ -40,10 +41,10 @@ def record_folder() -> Path:
 @pytest.fixture(scope="session")
 def mmdet2() -> str:
     """Return the Python that holds mmdet 2.22."""
-    python = os.environ.get("PARITY_MMDET2_PYTHON") or str(interpreter(default_folder("mmdet2")))
-    if not Path(python).is_file():
-        pytest.skip("needs mmdet 2.22 in Python 3.8: `parity env mmdet2` makes it, or name it in PARITY_MMDET2_PYTHON")
-    return python
+    try:
+        return legacy_python("mmdet2", os.environ.get("PARITY_MMDET2_PYTHON"))
+    except ParityError as missing:
+        pytest.skip(f"needs mmdet 2.22 in Python 3.8, or its interpreter in PARITY_MMDET2_PYTHON: {missing}")
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from parity.engines import environment
-from parity.engines.environment import MARKER, check_environment, legacy_python, make_environment
+from parity.engines.environment import check_environment, legacy_python, make_environment
+from parity.engines.prepared import MARKER, finish, interpreter
 from parity.errors import ParityError
 
 
@@ -70,11 +71,11 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the commands that making an environment runs; they are not run but for the first, by hand."""
     ran: list[str] = []
 
-    def run(command: list[str], engine: str) -> None:
+    def run(command: list[str], engine: str, *keep: int) -> None:
         ran.append(" ".join(command[1:3]))
         if "venv" in command:
             python = Path(command[-1]) / "bin" / "python"
-            python.parent.mkdir(parents=True)
+            python.parent.mkdir(parents=True, exist_ok=True)
             python.touch()
 
     monkeypatch.setattr(environment, "_run", run)
@@ -186,19 +187,25 @@ def test_a_legacy_interpreter_that_is_missing_is_told(tmp_path: Path, monkeypatc
 
 def test_the_environment_that_was_made_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARITY_ENVS", str(tmp_path))
-    python = tmp_path / "ddq_mmdet3rc" / "bin" / "python"
+    python = made(tmp_path / "ddq_mmdet3rc", "ddq_mmdet3rc")
+    assert legacy_python("ddq_mmdet3rc", None) == str(python)
+
+
+def made(folder: Path, engine: str) -> Path:
+    python = interpreter(folder)
     python.parent.mkdir(parents=True)
     python.touch()
-    assert legacy_python("ddq_mmdet3rc", None) == str(python)
+    finish(folder, engine, environment._fingerprint(engine))
+    return python
 
 
 def test_engines_of_one_set_of_requirements_share_an_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PARITY_ENVS", str(tmp_path))
-    python = tmp_path / "ddq_mmdet2" / "bin" / "python"
     with pytest.raises(ParityError, match=r"^engine mmdet2 has no environment yet: run `parity env mmdet2`"):
         legacy_python("mmdet2", None)
-    python.parent.mkdir(parents=True)
-    python.touch()
+    python = made(tmp_path / "ddq_mmdet2", "ddq_mmdet2")
+    assert legacy_python("mmdet2", None) == str(python)
+    (tmp_path / "mmdet2" / "bin").mkdir(parents=True)  # one whose making was interrupted
     assert legacy_python("mmdet2", None) == str(python)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -13,9 +12,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from parity.engines.prepared import MARKER, State, finish, interpreter, making, state
 from parity.errors import ParityError
-
-MARKER = "parity-environment.json"
 
 # What proves an environment: a compiled operator is called, not just imported (mmcv builds without
 # operators in silence), and the whole framework is imported once.
@@ -56,28 +54,30 @@ def default_folder(engine: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     envs = Path(os.environ.get("PARITY_ENVS", cache / "parity"))
     alike = [name for name, recipe in RECIPES.items() if recipe.requirements == RECIPES[engine].requirements]
-    return next((envs / name for name in (engine, *alike) if interpreter(envs / name).is_file()), envs / engine)
-
-
-def interpreter(folder: Path) -> Path:
-    """Return the Python of a virtual environment."""
-    return folder / "bin" / "python"
+    folders = [envs / name for name in dict.fromkeys((engine, *alike))]
+    found = {folder: state(folder, _fingerprint(engine)) for folder in folders}
+    # A whole one before one that has to be made again, and that before none.
+    wanted = (State.READY, State.OUTDATED, State.UNFINISHED)
+    return next((folder for kind in wanted for folder in folders if found[folder] is kind), envs / engine)
 
 
 def legacy_python(engine: str, given: str | None) -> str:
     """Return the interpreter to use for an engine: the one given, or that of its environment.
 
     Raises:
-        ParityError: there is neither.
+        ParityError: there is neither, or its environment is not whole or not for today's requirements.
     """
     if given:
         if "=" not in given and shutil.which(given) is None:
             raise ParityError(f"--legacy-python {given}: no such program")
         return given
-    made = interpreter(default_folder(engine))
-    if not made.is_file():
+    folder = default_folder(engine)
+    found = state(folder, _fingerprint(engine))
+    if found is State.ABSENT:
         raise ParityError(f"engine {engine} has no environment yet: run `parity env {engine}`, or give --legacy-python")
-    return str(made)
+    if found is not State.READY:
+        raise ParityError(f"the environment of {engine} at {folder} {found.value}: run `parity env {engine}` again")
+    return str(interpreter(folder))
 
 
 class NoFittingPython(ParityError):
@@ -87,7 +87,9 @@ class NoFittingPython(ParityError):
 def make_environment(
     engine: str, *, python: str | None, folder: Path | None, say: Callable[[str], None] = print
 ) -> Path:
-    """Make an engine's environment, unless it is there and unchanged; return its interpreter.
+    """Make an engine's environment, unless it is there, whole and unchanged; return its interpreter.
+
+    One that is not whole, because its making was interrupted, is made again; what another process makes is waited for.
 
     Raises:
         NoFittingPython: there is none of the version needed, and none was given.
@@ -97,22 +99,30 @@ def make_environment(
         raise ParityError(f"unknown engine {engine!r}; there are {', '.join(sorted(RECIPES))}")
     recipe, folder = RECIPES[engine], folder or default_folder(engine)
     wanted = _fingerprint(engine)
-    if _is_ready(folder, wanted):
-        say(f"{engine}: ready at {folder}")
-        return interpreter(folder)
-    base = _fitting_python(recipe.python, python)
-    say(f"[1/4] virtual environment with Python {recipe.python} at {folder}")
-    _run([base, "-m", "venv", "--clear", str(folder)], engine)
-    with _requirements(engine) as (build, rest):
-        say("[2/4] torch and what compiling needs")
-        _pip(folder, engine, "-r", str(build))
-        say(f"[3/4] mmcv, whose operators are compiled (about {recipe.minutes} minutes the first time), and mmdet")
-        _pip(folder, engine, "--no-build-isolation", "--no-deps", "-r", str(rest))
-    say("[4/4] check: torch, a compiled operator, the whole framework")
-    check_environment(engine, str(interpreter(folder)))
-    (folder / MARKER).write_text(json.dumps({"engine": engine, "requirements": wanted}) + "\n")
+    if state(folder, wanted) is not State.READY:
+        base = _fitting_python(recipe.python, python)
+        with making(folder, say) as lock:
+            if state(folder, wanted) is not State.READY:  # nobody else has made it in the meantime
+                _make(engine, base, folder, lock, say)
+                finish(folder, engine, wanted)
     say(f"{engine}: ready at {folder}")
     return interpreter(folder)
+
+
+def _make(engine: str, base: str, folder: Path, lock: int, say: Callable[[str], None]) -> None:
+    """Make the environment in its folder (it holds its own path, so it cannot be made elsewhere and renamed)."""
+    recipe = RECIPES[engine]
+    (folder / MARKER).unlink(missing_ok=True)  # before anything else of it is touched
+    say(f"[1/4] virtual environment with Python {recipe.python} at {folder}")
+    _run([base, "-m", "venv", "--clear", str(folder)], engine, lock)
+    pip = [str(interpreter(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    with _requirements(engine) as (build, rest):
+        say("[2/4] torch and what compiling needs")
+        _run([*pip, "-r", str(build)], engine, lock)
+        say(f"[3/4] mmcv, whose operators are compiled (about {recipe.minutes} minutes the first time), and mmdet")
+        _run([*pip, "--no-build-isolation", "--no-deps", "-r", str(rest)], engine, lock)
+    say("[4/4] check: torch, a compiled operator, the whole framework")
+    check_environment(engine, str(interpreter(folder)))
 
 
 def check_environment(engine: str, python: str) -> str:
@@ -158,14 +168,6 @@ def _fingerprint(engine: str) -> str:
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _is_ready(folder: Path, wanted: str) -> bool:
-    try:
-        made = json.loads((folder / MARKER).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(made, dict) and bool(made.get("requirements") == wanted) and interpreter(folder).exists()
-
-
 def _fitting_python(version: str, given: str | None) -> str:
     """Return a Python of that version: the one given, or one from PATH, pyenv or uv."""
     tried = [given] if given else list(_candidates(version))
@@ -204,15 +206,11 @@ def _output(command: list[str]) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _pip(folder: Path, engine: str, *arguments: str) -> None:
-    python = str(interpreter(folder))
-    _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments], engine)
-
-
-def _run(command: list[str], engine: str) -> None:
+def _run(command: list[str], engine: str, *keep: int) -> None:
+    """Run one step to its end; the descriptors to ``keep`` stay open in it."""
     environment = {**os.environ, "MMCV_WITH_OPS": "1", "MAX_JOBS": str(os.cpu_count() or 1)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, pass_fds=keep)
     except OSError as error:
         raise ParityError(f"environment of {engine}: {command[0]}: {error}") from error
     if done.returncode:
