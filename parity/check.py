@@ -337,8 +337,8 @@ def _require_same_constants(session: Session | Ranks, record: Record) -> None:
 
 def _preprocess(session: Session | Ranks, stored: StoredTensors) -> Run:
     record = stored.record
-    keys = record.keys(stage=PREPROCESS, role="image")
-    return session.preprocess([stored[key].numpy().tobytes() for key in keys], record.manifest["batch"]["scale"])
+    files = [stored[key].numpy().tobytes() for key in record.image_files(PREPROCESS)]
+    return session.preprocess(files, record.manifest["batch"]["scale"])
 
 
 def _train(session: Session | Ranks, stored: StoredTensors, **options: int) -> Run:

@@ -38,7 +38,7 @@ def session(case: Case, stored: StoredTensors) -> Session:
 
 @pytest.fixture(scope="module")
 def pixels(session: Session, stored: StoredTensors) -> dict[str, Tensor]:
-    files = [stored[key].numpy().tobytes() for key in stored.record.keys(stage=PREPROCESS, role="image")]
+    files = [stored[key].numpy().tobytes() for key in stored.record.image_files(PREPROCESS)]
     return session.preprocess(files, (0, 0)).tensors
 
 

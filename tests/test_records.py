@@ -115,6 +115,16 @@ def test_keys_are_those_of_a_stage_role_and_mode(folder: Path) -> None:
     assert record.keys(stage="head", role="decision") == []
 
 
+def test_image_files_come_in_the_order_of_the_batch(tmp_path: Path) -> None:
+    files = {f"neck/file[{number}]": torch.tensor([number], dtype=torch.uint8) for number in range(12)}
+    write_record(
+        tmp_path / "files", MANIFEST, {key: entry(key, t, role="image") for key, t in files.items()}, files, force=False
+    )
+    record = Record(tmp_path / "files")
+    assert [int(record.tensor(key)) for key in record.image_files("neck")] == list(range(12))
+    assert [int(record.tensor(key)) for key in record.keys(stage="neck", role="image")][:3] == [0, 10, 11]
+
+
 def test_a_non_contiguous_tensor_is_stored_as_it_reads(tmp_path: Path) -> None:
     tensor = torch.arange(6.0).reshape(2, 3).t()
     found = Record(write(tmp_path / "a_case" / "toy", {"neck/t": tensor})).tensor("neck/t")

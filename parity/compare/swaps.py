@@ -63,7 +63,7 @@ def image_of(name: str, stored: StoredTensors) -> int | None:
     """
     stem, _, number = name.rpartition(".")
     calls = sum(other.rpartition(".")[0] == stem for other in stored.record.manifest["decisions"])
-    images = len(stored.record.keys(stage=PREPROCESS, role="image"))
+    images = len(stored.record.image_files(PREPROCESS))
     return int(number) % images if images and calls % images == 0 and number.isdigit() else None
 
 
@@ -81,7 +81,7 @@ def picture_of(name: str, stored: StoredTensors) -> str:
     image = image_of(name, stored)
     if image is None:
         return ""
-    key = stored.record.keys(stage=PREPROCESS, role="image")[image]
+    key = stored.record.image_files(PREPROCESS)[image]
     with Image.open(io.BytesIO(stored[key].numpy().tobytes())) as opened:
         small = opened.convert("RGB")
     small.thumbnail((PICTURE, PICTURE))

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from parity.cases.base import LOSS, TRAJECTORY, Case
+from parity.cases.patterns import item
 from parity.compare.budgets import Noise
 from parity.errors import ParityError
 from parity.records.kinds import RECIPE, TRAINING, Checks, checks_said, kind_by_name, require_kind
@@ -283,6 +284,11 @@ class Record:
             for key, entry in self.entries.items()
             if entry.stage == stage and entry.role == role and (mode is None or mode in entry.modes)
         ]
+
+    def image_files(self, stage: str) -> list[str]:
+        """Return the keys of a stage's encoded images, in the order of the batch: by name, 10 comes before 2."""
+        found = self.keys(stage=stage, role="image")
+        return [f"{stage}/{item('file', index)}" for index in range(len(found))]
 
 
 def family(key: str) -> str:
