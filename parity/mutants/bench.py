@@ -138,8 +138,8 @@ class Bench:
 
     def _records_with(self, stage: str, kind: str) -> list[Record]:
         found = [record for record in self.others if stage in record.checks(self.case).stages]
-        if kind != TRAINING and stage in self.case.stage_names():  # beside whole runs, what is of this stage of them
-            return [*self.records, *(record for record in found if record.kind == INFERENCE)]
+        if kind != TRAINING and stage in self.case.stage_names():  # a record of few stages first: it is sooner judged
+            return [*(record for record in found if record.kind == INFERENCE), *self.records]
         if kind:
             found = [record for record in found if (record.kind == INFERENCE) == (kind == INFERENCE)]
         return sorted(found, key=lambda record: len(record.entries))
