@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_PIPELINE, Case, base_name
+from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_IMAGES, TRAIN_PIPELINE, Case, base_name
 from parity.compare.budgets import allowance
 from parity.compare.known import known_deviations
 from parity.compare.laws import compare_laws, compare_texts, laws_of
@@ -73,25 +74,25 @@ def check_initialisation(session: Session, case: Case, stored: StoredTensors) ->
     return Judged((checkpoints, *compare_laws(actual, expected)))
 
 
-def check_train_pipeline(session: Session, case: Case, stored: StoredTensors) -> Judged:
+def check_train_pipeline(session: Session, case: Case, stored: StoredTensors, *, stage: str) -> Judged:
     """Show the new engine's pipeline the same files with the same draws, and compare everything."""
     record = stored.record
-    count = len(record.keys(stage=TRAIN_PIPELINE, role="image"))  # by name, where 10 comes before 2
-    files = [stored[f"{TRAIN_PIPELINE}/file[{index}]"].numpy().tobytes() for index in range(count)]
+    files = [stored[key].numpy().tobytes() for key in record.image_files(stage)]
     forced = {
         entry.name: stored[key]
         for key, entry in record.entries.items()
-        if entry.stage == TRAIN_PIPELINE and base_name(entry.name) == "draws"
+        if entry.stage == stage and base_name(entry.name) == "draws"
     }
-    annotations = stored[f"{TRAIN_PIPELINE}/annotations"].numpy().tobytes()
-    settings = record.manifest["recipe"][TRAIN_PIPELINE]
-    run = session.recipe(case.id, TRAIN_PIPELINE, files=files, annotations=annotations, forced=forced, **settings)
-    tensors = compare_tensors(run, stored, case, stage=TRAIN_PIPELINE, mode=ISOLATED, dtype="fp64")
+    annotations = stored[f"{stage}/annotations"].numpy().tobytes()
+    settings = record.manifest["recipe"][stage]
+    run = session.recipe(case.id, stage, files=files, annotations=annotations, forced=forced, **settings)
+    tensors = compare_tensors(run, stored, case, stage=stage, mode=ISOLATED, dtype="fp64")
     return Judged(tensors, other_questions(run.tensors, forced))
 
 
 CHECKS: dict[str, Callable[[Session, Case, StoredTensors], Judged]] = {
     SCHEDULE: check_schedule,
     INITIALISATION: check_initialisation,
-    TRAIN_PIPELINE: check_train_pipeline,
+    TRAIN_PIPELINE: partial(check_train_pipeline, stage=TRAIN_PIPELINE),
+    TRAIN_IMAGES: partial(check_train_pipeline, stage=TRAIN_IMAGES),
 }

@@ -15,6 +15,7 @@ ISOLATED, CASCADE = "isolated", "cascade"
 MODES = (ISOLATED, CASCADE)
 LOSS, GRADIENTS, OPTIMIZER_STEP, TRAJECTORY = "loss", "gradients", "optimizer_step", "trajectory"
 SCHEDULE, INITIALISATION, TRAIN_PIPELINE = "schedule", "initialisation", "train_pipeline"
+TRAIN_IMAGES = "train_images"  # the training pipeline again, on images written in every way
 
 # What the preprocessing tells the detector about each image, beside the pixels.
 METAS = ("img_shape", "ori_shape", "scale_factor", "batch_input_shape")

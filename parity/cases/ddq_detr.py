@@ -8,6 +8,7 @@ from parity.cases import ddq_fcn, ddq_limits
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Slice, Stage, TrainingBatch
 from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RESNET
 from parity.cases.deviations import AbsentMask
+from parity.cases.odd_images import odd_images
 from parity.cases.patterns import Constant, Ignore, Instances, Many, Metas, Samples, Split
 
 LAYERS = 6  # decoder layers
@@ -187,6 +188,7 @@ RECORDS = {
     "tiny": Batch(seed=3, sizes=((40, 56),)),
     # More than 50 positions side by side: the outermost lie within 0.01 of the border, where no query may start.
     "wide": Batch(seed=12, sizes=((32, 416),)),
+    "odd-images": odd_images(2),
 }
 
 DEVIATIONS = (
@@ -260,6 +262,7 @@ CASES = (
         records={
             "padded": Batch(seed=8, sizes=((64, 96), (50, 80))),
             "tiny": Batch(seed=10, sizes=((40, 56),)),
+            "odd-images": odd_images(8),
         },
         training=small_training(146),
     ),
@@ -271,7 +274,7 @@ CASES = (
         stages=stages(("c3", "c4", "c5"), NECK_OF_4),
         weights=SWIN_WEIGHTS,
         initial_seeds=4,  # each costs two seconds
-        records={"padded": Batch(seed=8, sizes=((64, 96), (50, 80)))},
+        records={"padded": Batch(seed=8, sizes=((64, 96), (50, 80))), "odd-images": odd_images(8)},
         training=small_training(150),
     ),
 )

@@ -7,6 +7,7 @@ from typing import Dict
 from parity.cases import ddq_limits
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage, TrainingBatch
 from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RESNET, SQUARE_IMAGES
+from parity.cases.odd_images import odd_images
 from parity.cases.patterns import Constant, Detections, Ignore, Instances, Many, Metas, PerImage
 
 LEVELS = 5
@@ -174,6 +175,7 @@ def records(seed: int) -> Dict[str, Batch]:
         "tiny": Batch(seed=seed + 2, sizes=((40, 56),)),
         "crowded": Batch(seed=seed + 3, sizes=((128, 160),), fills=CROWDED),
         "nothing": Batch(seed=seed + 4, sizes=((64, 64),), fills=NOTHING),
+        "odd-images": odd_images(seed),
     }
 
 
@@ -182,6 +184,7 @@ def short_records(seed: int) -> Dict[str, Batch]:
     return {
         "tiny": Batch(seed=seed, sizes=((40, 56),)),
         "photos": Batch(seed=seed + 1, files=("flower-portrait.jpg", "china.jpg"), scale=(96, 64)),
+        "odd-images": odd_images(seed),
     }
 
 

@@ -9,6 +9,7 @@ from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
 from parity.cases.common import RECIPE_STAGES, SQUARE_IMAGES
 from parity.cases.ddq_fcn import AUXILIARY, BACKBONE, DENSE, LEVELS
 from parity.cases.deviations import NanNorm
+from parity.cases.odd_images import odd_images
 from parity.cases.patterns import Constant, Derived, Ignore, Instances, Many, Metas, PerImage, ScoredBoxes
 
 NECK = ("p2", *ddq_fcn.NECK)
@@ -244,7 +245,7 @@ CASES = (
         recipe_stages=RECIPE_STAGES,
         deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
-        records={name: ddq_fcn.records(30)[name] for name in ("padded", "tiny", "crowded", "nothing")},
+        records={name: ddq_fcn.records(30)[name] for name in ("padded", "tiny", "crowded", "nothing", "odd-images")},
         training=ddq_fcn.training(130),
         limits=ddq_limits.RCNN,
     ),
@@ -271,6 +272,7 @@ CASES = (
             "tiny": ddq_fcn.short_records(36)["tiny"],
             # Resized: elsewhere the factor that boxes are divided by is 1.
             "photo": Batch(seed=37, files=("china.jpg",), scale=(64, 48)),
+            "odd-images": odd_images(36),
         },
         training=ddq_fcn.training(136),
         limits=ddq_limits.RCNN,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
 from parity.cases.common import PIXELS, RESNET
+from parity.cases.odd_images import odd_images
 from parity.cases.patterns import Constant, Detections, Ignore, Instances, Metas, Samples, Split, Transposed
 from parity.weights.rules import Rename
 
@@ -265,6 +266,7 @@ RULES = (
 RECORDS = {
     "padded": Batch(seed=70, sizes=((128, 160), (96, 150))),
     "tiny": Batch(seed=72, sizes=((64, 96), (32, 64))),
+    "odd-images": odd_images(70),
 }
 
 CASES = (

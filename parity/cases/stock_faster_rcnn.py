@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
 from parity.cases.common import PIXELS, RESNET
+from parity.cases.odd_images import odd_images
 from parity.cases.patterns import (
     Attribute,
     Constant,
@@ -160,6 +161,7 @@ RECORDS = {
     "padded": Batch(seed=60, sizes=((128, 160), (96, 150))),
     "unpadded": Batch(seed=61, sizes=((96, 128), (96, 128))),
     "tiny": Batch(seed=62, sizes=((64, 96), (32, 64))),
+    "odd-images": odd_images(60),
 }
 
 CASES = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
 from parity.cases.common import DEGENERATE_BOXES, KEEP_DEGENERATE, PIXELS, RESNET
+from parity.cases.odd_images import odd_images
 from parity.cases.patterns import Constant, Detections, Instances, Many, Metas
 
 TENSORS = {
@@ -101,6 +102,7 @@ RECORDS = {
     "padded": Batch(seed=50, sizes=((128, 160), (96, 150))),
     "unpadded": Batch(seed=51, sizes=((96, 128), (96, 128))),
     "tiny": Batch(seed=52, sizes=((64, 96), (32, 64))),
+    "odd-images": odd_images(50),
 }
 
 CASES = (

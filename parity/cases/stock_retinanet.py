@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
 from parity.cases.common import DEGENERATE_BOXES, KEEP_DEGENERATE, PIXELS, RESNET
+from parity.cases.odd_images import odd_images
 from parity.cases.patterns import Constant, Detections, Instances, Many, Metas
 
 LEVELS = 5
@@ -100,6 +101,7 @@ CASES = (
             "padded": Batch(seed=40, sizes=((128, 160), (96, 150))),
             "unpadded": Batch(seed=41, sizes=((96, 128), (96, 128))),
             "tiny": Batch(seed=42, sizes=((64, 96), (32, 64))),
+            "odd-images": odd_images(40),
         },
     ),
 )

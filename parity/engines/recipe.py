@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Callable, Dict, Iterator, Sequence
 
-from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_PIPELINE, Case
+from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_IMAGES, TRAIN_PIPELINE, Case
 from parity.engines import initialisation
 from parity.engines.base import Engine, Run
 from parity.engines.numerics import in_force
@@ -32,6 +33,7 @@ STAGES: Dict[str, Callable[..., Run]] = {
     SCHEDULE: schedule,
     INITIALISATION: initialise,
     TRAIN_PIPELINE: train_pipeline,
+    TRAIN_IMAGES: partial(train_pipeline, stage=TRAIN_IMAGES),
 }
 
 

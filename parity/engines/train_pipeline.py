@@ -32,6 +32,7 @@ def train_pipeline(
     epochs: int,
     seed: int,
     forced: Optional[Mapping[str, torch.Tensor]] = None,
+    stage: str = TRAIN_PIPELINE,
 ) -> Run:
     """Run an engine's own data set, pipeline and collation on a small COCO, every image ``epochs`` times, in order.
 
@@ -40,6 +41,7 @@ def train_pipeline(
         annotations: a COCO annotation file.
         seed: of numpy's generator.
         forced: ``draws[i]`` -> the draws of the i-th example (see ``taps.pipeline_draws``), to be taken again.
+        stage: which one it is run for.
 
     Raises:
         ParityError: the files do not fit the annotations, or a transform draws what cannot be recorded.
@@ -55,7 +57,7 @@ def train_pipeline(
             tensors.update(_shown(data, epochs, answers))
     finally:
         torch.set_default_dtype(before)
-    return Run(tensors, produced={TRAIN_PIPELINE: tuple(tensors)})
+    return Run(tensors, produced={stage: tuple(tensors)})
 
 
 @contextlib.contextmanager

@@ -5,13 +5,14 @@ The stages know nothing of each other, so a record gains one by being frozen aga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_PIPELINE, Case, base_name
+from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_IMAGES, TRAIN_PIPELINE, Case, base_name
 from parity.compare.laws import laws_of, quantiles
 from parity.compare.schedule import iterations_that_matter
 from parity.engines.host import RemoteSession
@@ -21,7 +22,7 @@ from parity.records.draft import Draft
 from parity.records.freeze import Frozen, Progress, freezing_environment
 from parity.records.kinds import ISOLATED, RECIPE, checks_of_kind, said_of
 from parity.records.layout import array_key
-from parity.records.odd_coco import odd_coco
+from parity.records.odd_coco import ODD, WRITTEN, Odd, odd_coco
 from parity.taps.pipeline_draws import OTHER_MEANS
 
 # Enough for either flip, several scales and both branches of DETR's augmentation in every case.
@@ -69,17 +70,25 @@ def freeze_schedule(case: Case, legacy: RemoteSession, draft: Draft) -> dict[str
     return {"iterations": len(rates["learning_rate"])}
 
 
-def freeze_train_pipeline(case: Case, legacy: RemoteSession, draft: Draft) -> dict[str, Any]:
+def freeze_train_pipeline(
+    case: Case,
+    legacy: RemoteSession,
+    draft: Draft,
+    *,
+    stage: str = TRAIN_PIPELINE,
+    images: Sequence[Odd] = ODD,
+    epochs: int = PIPELINE_EPOCHS,
+) -> dict[str, Any]:
     """Keep the image files, the annotations, and what the legacy engine makes of them with which draws."""
-    files, annotations = odd_coco(PIPELINE_SEED)
-    settings = {"epochs": PIPELINE_EPOCHS, "seed": PIPELINE_SEED}
-    run = legacy.recipe(case.id, TRAIN_PIPELINE, files=files, annotations=annotations, **settings)
+    files, annotations = odd_coco(PIPELINE_SEED, images)
+    settings = {"epochs": epochs, "seed": PIPELINE_SEED}
+    run = legacy.recipe(case.id, stage, files=files, annotations=annotations, **settings)
     _require_recorded(run.tensors)
     inputs = [(f"file[{index}]", "image", content) for index, content in enumerate(files)]
     for name, role, content in (*inputs, ("annotations", "annotations", annotations)):
         tensor = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        draft.add(f"{TRAIN_PIPELINE}/{name}", tensor, name=name, stage=TRAIN_PIPELINE, role=role)
-    add_outputs(draft, TRAIN_PIPELINE, run.tensors, needed_whole=run.tensors)
+        draft.add(f"{stage}/{name}", tensor, name=name, stage=stage, role=role)
+    add_outputs(draft, stage, run.tensors, needed_whole=run.tensors)
     return settings
 
 
@@ -116,4 +125,5 @@ FREEZERS: dict[str, Freezer] = {
     SCHEDULE: freeze_schedule,
     INITIALISATION: freeze_initialisation,
     TRAIN_PIPELINE: freeze_train_pipeline,
+    TRAIN_IMAGES: partial(freeze_train_pipeline, stage=TRAIN_IMAGES, images=WRITTEN, epochs=1),
 }

@@ -12,18 +12,20 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from parity.cases.base import Batch, Picture, TrainingBatch
+from parity.cases.odd_images import PREFIX
 from parity.cases.patterns import item
 from parity.errors import ParityError
+from parity.records.odd_images import is_quarter_turn, with_orientation, written_as
 from parity.weights.synthetic import uniform
 
-_EXIF_ORIENTATION = 0x0112
+_ODD_SIZE = (36, 52)  # height and width in pixels
 _TURNED_LEFT = 6  # the file's rows run downwards on the right: a phone held upright
 
 
 def encoded_images(batch: Batch, *, seed: int) -> list[bytes]:
-    """Return the batch's files: drawn ones as PNG, photographs as the JPEG they are."""
+    """Return the batch's files: drawn ones as PNG or as their names say, photographs as the JPEG they are."""
     if batch.files:
-        return [_photograph(name) for name in batch.files]
+        return [_file(name, seed=seed, index=index) for index, name in enumerate(batch.files)]
     if batch.pictures:
         return [_png(painted(picture)) for picture in batch.pictures]
     return [_png(drawn(height, width, seed=seed, index=i)) for i, (height, width) in enumerate(batch.sizes)]
@@ -94,6 +96,18 @@ def drawn_objects(batch: TrainingBatch) -> dict[str, Tensor]:
     return objects
 
 
+def odd(way: str, height: int, width: int, *, seed: int, index: int) -> bytes:
+    """Return an image that readers show with this height and width, written in a way of ``odd_images``."""
+    stored = (width, height) if is_quarter_turn(way) else (height, width)
+    return written_as(way, drawn(*stored, seed=seed, index=index))
+
+
+def _file(name: str, *, seed: int, index: int) -> bytes:
+    if name.startswith(PREFIX):
+        return odd(name.removeprefix(PREFIX), *_ODD_SIZE, seed=seed, index=index)
+    return _photograph(name)
+
+
 def _photograph(name: str) -> bytes:
     """Return a file of the user's, or one of scikit-learn's sample images (CC BY), by name.
 
@@ -110,16 +124,7 @@ def _photograph(name: str) -> bytes:
     if not source.is_file():
         raise ParityError(f"image {name} is no file, and scikit-learn has no such sample image")
     content = source.read_bytes()
-    return _with_orientation(content, _TURNED_LEFT) if "-portrait" in name else content
-
-
-def _with_orientation(jpeg: bytes, orientation: int) -> bytes:
-    """Return the JPEG with an EXIF block that holds just an orientation; its image data stay untouched."""
-    exif = Image.Exif()
-    exif[_EXIF_ORIENTATION] = orientation
-    payload = b"Exif\x00\x00" + exif.tobytes().removeprefix(b"Exif\x00\x00")
-    segment = b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload
-    return jpeg[:2] + segment + jpeg[2:]
+    return with_orientation(content, _TURNED_LEFT) if "-portrait" in name else content
 
 
 def parse_sizes(text: str, *, option: str = "--sizes") -> tuple[tuple[int, int], ...]:

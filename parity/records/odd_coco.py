@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from parity.coco.categories import IDS, categories
 from parity.records.images import drawn
+from parity.records.images import odd as odd_image
+from parity.records.odd_images import ENCODERS
 from parity.weights.synthetic import uniform
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels, as COCO has them
@@ -25,7 +25,7 @@ class Odd:
         boxes: further objects.
         crowds: boxes of crowds.
         marks: fields of an annotation that make the parser leave it out, on a box that is fine otherwise.
-        form: how it is encoded: ``PNG``, ``JPEG``, or ``grey`` for a PNG of one channel.
+        form: how it is encoded: ``PNG``, ``JPEG``, ``grey`` for a PNG of one channel, or a way of ``odd_images``.
     """
 
     height: int
@@ -58,6 +58,9 @@ ODD = (
     Odd(40, 200, objects=2),  # so long that the long side limits the scale
 )
 
+# Every way of writing an image once, in a size of its own, none of them square.
+WRITTEN = tuple(Odd(34 + place, 77 - place, objects=2, form=way) for place, way in enumerate(ENCODERS))
+
 
 def odd_coco(seed: int, images: Sequence[Odd] = ODD) -> tuple[list[bytes], bytes]:
     """Return the encoded images, and the annotation file that lists them in that order.
@@ -67,8 +70,8 @@ def odd_coco(seed: int, images: Sequence[Odd] = ODD) -> tuple[list[bytes], bytes
     files: list[bytes] = []
     content: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": categories()}
     for number, odd in enumerate(images, start=1):
-        files.append(_encoded(drawn(odd.height, odd.width, seed=seed, index=number), odd.form))
-        name = f"{number:012}.{'jpg' if odd.form == 'JPEG' else 'png'}"
+        files.append(_encoded(odd, seed=seed, index=number))
+        name = f"{number:012}.{'jpg' if odd.form.lower().startswith('jpeg') else 'png'}"
         content["images"].append({"id": number, "file_name": name, "height": odd.height, "width": odd.width})
         content["annotations"] += [{"image_id": number, **thing} for thing in _things(odd, seed=seed, number=number)]
     for number, thing in enumerate(content["annotations"], start=1):
@@ -76,12 +79,14 @@ def odd_coco(seed: int, images: Sequence[Odd] = ODD) -> tuple[list[bytes], bytes
     return files, json.dumps(content).encode()
 
 
-def _encoded(picture: Image.Image, form: str) -> bytes:
-    content = io.BytesIO()
-    if form == "JPEG":
+def _encoded(odd: Odd, *, seed: int, index: int) -> bytes:
+    if odd.form in ENCODERS:
+        return odd_image(odd.form, odd.height, odd.width, seed=seed, index=index)
+    picture, content = drawn(odd.height, odd.width, seed=seed, index=index), io.BytesIO()
+    if odd.form == "JPEG":
         picture.save(content, "JPEG", quality=90)
     else:
-        (picture.convert("L") if form == "grey" else picture).save(content, "PNG")
+        (picture.convert("L") if odd.form == "grey" else picture).save(content, "PNG")
     return content.getvalue()
 
 
