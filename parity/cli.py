@@ -198,6 +198,7 @@ def _add_train(commands: Any) -> None:
         "--gpus", type=int, default=8, metavar="N", help="0 trains on the CPU (default: 8, as published)"
     )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the work folder")
+    train.add_argument("--offline", action="store_true", help="download nothing: what is not here is named")
     train.add_argument("--work-dir", type=Path, metavar="DIR", help="default: work_dirs/CASE-ENGINE")
     train.add_argument("--batches", type=Path, metavar="DIR", help="train on frozen batches instead")
     _data_options(train)

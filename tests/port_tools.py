@@ -63,8 +63,6 @@ def run_tool(tool: str, *words: object, folder: Path, options: Mapping[str, Any]
         "PYTHONPATH": str(Path(parity.__file__).parents[1]),
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
-        # mmengine 0.10.7 keeps more than tensors in a checkpoint, and torch >= 2.6 reads only tensors unless told to.
-        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
     }
     done = subprocess.run(
         [str(word) for word in command], cwd=folder, env=environment, capture_output=True, text=True, check=False

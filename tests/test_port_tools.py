@@ -24,6 +24,7 @@ from torch import Tensor
 from parity.coco.synthesize import synthesize
 from parity.compare.tensors import measure
 from parity.engines.session import Session
+from parity.weights import guarded
 
 CASES = ("ddq_fcn_r50_12e", "ddq_fcn_r50_36e", "ddq_rcnn_r50_12e", "ddq_rcnn_r50_36e")
 SEED = 5
@@ -72,7 +73,7 @@ def training(port: Port) -> Losses:
 
 
 def trained_weights(port: Port) -> dict[str, Tensor]:
-    return dict(torch.load(port.trained, weights_only=False)["state_dict"])
+    return dict(guarded.load(port.trained)["state_dict"])
 
 
 def differing(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:

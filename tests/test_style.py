@@ -50,8 +50,9 @@ WORKER_SIDE = sorted(
         ),
         *(
             ROOT / "training" / f"{name}.py"
-            for name in ("__init__", "driver", "frozen_batches", "frozen_images", "loss_log")
+            for name in ("__init__", "driver", "frozen_batches", "frozen_images", "loss_log", "sources")
         ),
+        ROOT / "weights" / "guarded.py",
         ROOT / "weights" / "names.py",
         ROOT / "weights" / "rules.py",
         ROOT / "weights" / "synthetic.py",

@@ -47,6 +47,7 @@ def options(tmp_path: Path, **given: Any) -> argparse.Namespace:
         "engine": "new",
         "gpus": 8,
         "resume": False,
+        "offline": False,
         "work_dir": tmp_path / "work",
         "data_root": None,
         "batches": None,
@@ -98,10 +99,23 @@ def test_a_stock_detector_needs_no_checkout(tmp_path: Path) -> None:
     assert job(tmp_path)["config"] == find_case(stock).configs["mmdet2"]
 
 
-def test_a_resumed_training_may_read_its_own_checkpoint(tmp_path: Path) -> None:
-    """mmengine 0.10.7 writes more than tensors; only there is reading that allowed."""
-    assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in prepare(options(tmp_path)).environment
-    assert prepare(options(tmp_path, resume=True)).environment["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+@pytest.mark.parametrize("resume", [False, True])
+def test_no_training_may_run_what_a_checkpoint_asks_for(
+    resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is torch's switch for that ever set, nor is the user's own handed on."""
+    started = []
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    monkeypatch.setattr(command.subprocess, "run", lambda words, *, env, check: started.append(env) or Done())
+    command.train(options(tmp_path, resume=resume))
+    assert "PYTHONPATH" in started[0]
+    assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in started[0]
+
+
+class Done:
+    """A process that has ended well."""
+
+    returncode = 0
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -138,12 +138,21 @@ def text(content: str) -> torch.Tensor:
     return torch.tensor(list(content.encode()), dtype=torch.uint8)
 
 
+def is_pretrained(value: Any) -> bool:
+    """Return whether a part of a config says to begin from a checkpoint: ``Pretrained``, with or without its scope."""
+    if not isinstance(value, dict) or not value.get("checkpoint"):
+        return False
+    kind = value.get("type")
+    name = kind.split(".")[-1] if isinstance(kind, str) else getattr(kind, "__name__", "")
+    return name in ("Pretrained", "PretrainedInit")
+
+
 def without_pretrained(config: Any, path: str = "model") -> List[str]:
     """Take the checkpoints out of a model's config, in place; return ``path: checkpoint`` of each."""
     found = []
     if isinstance(config, dict):
         for key, value in list(config.items()):
-            named = value.get("checkpoint") if isinstance(value, dict) and value.get("type") == "Pretrained" else None
+            named = value["checkpoint"] if is_pretrained(value) else None
             if key == "pretrained" and value:
                 named = value
             if named:

@@ -7,6 +7,7 @@ What was kept although it looks like a slip is listed in ``docs/legacy-quirks.md
 """
 
 from parity.ports.assigner import DDQTopkAssigner
+from parity.ports.checkpoints import load_from_file
 from parity.ports.dense_loss import DDQDenseLoss
 from parity.ports.detector import DDQRCNN
 from parity.ports.dii_head import DDQDIIHead
@@ -14,4 +15,13 @@ from parity.ports.fcn_head import DDQFCNHead
 from parity.ports.roi_head import DDQRoIHead
 from parity.ports.rpn_head import DDQFCNRPN
 
-__all__ = ["DDQDIIHead", "DDQDenseLoss", "DDQFCNHead", "DDQFCNRPN", "DDQRCNN", "DDQRoIHead", "DDQTopkAssigner"]
+__all__ = [
+    "DDQDIIHead",
+    "DDQDenseLoss",
+    "DDQFCNHead",
+    "DDQFCNRPN",
+    "DDQRCNN",
+    "DDQRoIHead",
+    "DDQTopkAssigner",
+    "load_from_file",
+]

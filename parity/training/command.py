@@ -19,9 +19,14 @@ from parity.engines.host import worker_source
 from parity.engines.mmdet2 import Mmdet2Engine
 from parity.engines.session import engine_class, make_engine
 from parity.errors import ParityError
+from parity.text import one_line, shown
+from parity.weights.kinds import OLD, ZIP, kind_of
+from parity.weights.pickles import load
 
 DRIVER = Path(__file__).with_name("driver.py")
 LOG = "losses.jsonl"
+_RUNS_PICKLES = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # lets torch run whatever a file asks for: no training gets that
+_NAMED, _LATEST = "last_checkpoint", "latest.pth"  # how mmengine and mmcv 1.x say which checkpoint is the last
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ def train(options: argparse.Namespace) -> Path:
         ParityError: the call is wrong, or the training failed; its own output says why.
     """
     launch = prepare(options)
-    done = subprocess.run(launch.command, env={**os.environ, **launch.environment}, check=False)
+    inherited = {name: value for name, value in os.environ.items() if name != _RUNS_PICKLES}
+    done = subprocess.run(launch.command, env={**inherited, **launch.environment}, check=False)
     if done.returncode:
         raise ParityError(
             f"the training of {options.case} ended with status {done.returncode}: its own output is above;"
@@ -65,9 +71,8 @@ def prepare(options: argparse.Namespace) -> Launch:
     if legacy:
         python = _local(legacy_python(engine, options.legacy_python))
         environment["PYTHONPATH"] = _source(folder)  # this package and nothing else of this interpreter's
-    elif options.resume:
-        # mmengine keeps more than tensors in its checkpoints, and torch >= 2.6 reads only tensors unless told to.
-        environment["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
+    if options.resume:
+        expect_plain_checkpoint(folder)
     if options.gpus == 0:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     try:
@@ -76,6 +81,30 @@ def prepare(options: argparse.Namespace) -> Launch:
         raise ParityError(f"--work-dir {folder} cannot be written: {error.strerror}") from error
     launcher = _launcher(options.gpus) if options.gpus > 1 else ()
     return Launch((python, *launcher, str(DRIVER), str(job)), environment, log)
+
+
+def expect_plain_checkpoint(folder: Path) -> None:
+    """Read what a training would go on from, as data; where there is nothing, it begins anew.
+
+    Raises:
+        ParityError: the checkpoint is not there, damaged, or asks for more than data; it is named.
+    """
+    for path in _to_resume(folder):
+        kind = kind_of(path)
+        if kind not in (ZIP, OLD):
+            raise ParityError(f"{path} is no checkpoint of a training: --work-dir names another folder")
+        load(path, kind=kind, option="")
+
+
+def _to_resume(folder: Path) -> list[Path]:
+    try:
+        named = (folder / _NAMED).read_text().strip() if (folder / _NAMED).exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParityError(f"{folder / _NAMED} cannot be read: {one_line(str(error))}") from None
+    if "://" in named or "\0" in named or (named and not Path(named).exists()):
+        raise ParityError(f"{folder / _NAMED} names {shown(named)}, which is no file here: correct or remove it")
+    latest = [folder / _LATEST] if (folder / _LATEST).is_symlink() or (folder / _LATEST).exists() else []
+    return [*([Path(named)] if named else []), *latest]
 
 
 def _require(options: argparse.Namespace) -> None:
@@ -143,6 +172,7 @@ def _write_job(case: Case, engine: str, options: argparse.Namespace, folder: Pat
         "seed": options.seed,
         "max_steps": options.max_steps,
         "resume": options.resume,
+        "offline": options.offline,
         "batches": str(options.batches.resolve()) if options.batches else "",
         "header": {"case": case.id, "engine": engine, "gpus": options.gpus, "options": list(options.cfg_option)},
     }

@@ -20,7 +20,9 @@ import torch
 from parity.engines.legacy import make_cuda_calls_harmless
 from parity.engines.published import change
 from parity.errors import ParityError
+from parity.training import sources
 from parity.training.loss_log import HOOK, LastStep, LossLog, register_mmcv_hook, register_mmengine_hook
+from parity.weights import guarded
 
 Job = Dict[str, Any]
 
@@ -29,8 +31,10 @@ def main(job_file: str) -> None:
     """Train as the job says.
 
     Raises:
-        ParityError: there are fewer GPUs than asked for, or no such config.
+        ParityError: there are fewer GPUs than asked for, no such config, a checkpoint asks for more than data, or one
+            would have to be downloaded where that is not wanted.
     """
+    guarded.install()
     with open(job_file, encoding="utf-8") as file:
         job = json.load(file)
     if job["root"]:
@@ -76,6 +80,15 @@ def _tool(root: str) -> str:
     return own if root and os.path.isfile(own) else os.path.join(mmdet.__path__[0], ".mim", "tools", "train.py")
 
 
+def _announce(config: Any, *, offline: bool) -> None:
+    """Say, once for all processes, what the training begins from."""
+    if offline:
+        sources.stay_offline()
+    lines = sources.announce(sources.sources_of(config), offline=offline)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print("\n".join(lines), flush=True)
+
+
 def _prepare_mmcv(job: Job, config_file: str, log: LossLog) -> List[str]:
     """Write the config of an mmdet 2 training; return the tool's further words."""
     from mmcv import Config
@@ -83,6 +96,7 @@ def _prepare_mmcv(job: Job, config_file: str, log: LossLog) -> List[str]:
     if job["engine"] == "ddq_mmdet2":
         importlib.import_module("projects")  # registers the detectors
     config = change(Config.fromfile(job["config"]), data_root=job["data_root"], options=job["options"])
+    _announce(config, offline=job["offline"])
     config.custom_hooks = [*(config.get("custom_hooks") or ()), {"type": HOOK}]
     if job["batches"]:
         from parity.training.frozen_images import feed
@@ -102,6 +116,7 @@ def _prepare_mmengine(job: Job, config_file: str, log: LossLog) -> List[str]:
     from mmengine.config import Config
 
     config = change(Config.fromfile(job["config"]), data_root=job["data_root"], options=job["options"])
+    _announce(config, offline=job["offline"])
     config.custom_hooks = [*(config.get("custom_hooks") or ()), {"type": HOOK}]
     if job["seed"] is not None:
         config.randomness = {"seed": job["seed"]}

@@ -29,7 +29,7 @@ def load(path: Path, *, kind: str, option: str = "--trust-pickle") -> Content:
 
     Args:
         kind: ``ZIP``, ``OLD`` or ``PICKLE``, as ``kind_of`` says.
-        option: what would run the pickle, as the message calls it.
+        option: what would run the pickle, as the message calls it; empty where nothing does.
 
     Raises:
         ParityError: it is damaged or no checkpoint, or it asks for something that is not in the table, which is named.
@@ -76,6 +76,8 @@ def _plain(path: Path) -> str:
 def _refusal(name: str, option: str) -> str:
     """Return what to say of a refused pickle, in one line."""
     text = shown(name)[1:-1]
+    if not option:
+        return f"its pickle asks for {text}, which no checkpoint of mmcv or mmengine needs: refused"
     if name.startswith("torch.nn.modules.") or ".models." in name:
         return (
             f"its pickle asks for {text}: a whole pickled model, whose code would be run, not its weights; save its"
