@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from hostile_checkpoints import write
 from torch import Tensor
 
 from parity.cases.registry import find_case
@@ -331,16 +332,60 @@ def test_both_engines_log_the_same_losses_on_the_same_batches(
     folder: Path, unbroken: list[dict[str, Any]], request: pytest.FixtureRequest
 ) -> None:
     """The real loops of mmcv 1.x and of mmengine; in float32, so the first steps only. Names and weights are alike."""
-    root, python = request.config.getoption("legacy_root"), request.config.getoption("legacy_python")
-    if not root or not (Path(root) / find_case(CASE).configs["ddq_mmdet2"]).is_file():
-        pytest.skip("needs a DDQ checkout of branch main: --legacy-root DIR")
-    try:
-        python = legacy_python("ddq_mmdet2", python)
-    except ParityError as error:
-        pytest.skip(str(error))
-    words = ("--legacy-root", root, "--legacy-python", python, "--max-steps", 2)
+    words = (*legacy_words(request), "--max-steps", 2)
     start = ("--cfg-option", f"load_from={folder / 'start.pth'}")
     legacy = train(folder, folder / "legacy", *words, *start, engine="legacy")
     for actual, expected in zip(unbroken, legacy, strict=False):
         assert actual["lr"] == pytest.approx(expected["lr"], rel=1e-12)
         assert actual["losses"] == pytest.approx(expected["losses"], rel=1e-5)  # measured: 3e-6
+
+
+def legacy_words(request: pytest.FixtureRequest) -> tuple[object, ...]:
+    """Return what names the legacy engine, or skip where it is not to be had."""
+    root, python = request.config.getoption("legacy_root"), request.config.getoption("legacy_python")
+    if not root or not (Path(root) / find_case(CASE).configs["ddq_mmdet2"]).is_file():
+        pytest.skip("needs a DDQ checkout of branch main: --legacy-root DIR")
+    try:
+        return ("--legacy-root", root, "--legacy-python", legacy_python("ddq_mmdet2", python))
+    except ParityError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.legacy
+def test_the_legacy_engine_goes_on_from_its_own_checkpoint(folder: Path, request: pytest.FixtureRequest) -> None:
+    """What mmcv 1.x keeps in a checkpoint is let through, in torch 1.9 as well."""
+    words, work = legacy_words(request), folder / "legacy-resumed"
+    start = ("--cfg-option", f"load_from={folder / 'start.pth'}")
+    unbroken = train(folder, work, *words, *start, "--max-steps", 3, engine="legacy")
+    assert (work / "latest.pth").exists()
+    resumed = train(folder, work, *words, "--resume", "--max-steps", 3, engine="legacy")
+    assert [step["losses"] for step in resumed] == [step["losses"] for step in unbroken]
+
+
+def test_a_start_that_asks_for_more_than_data_ends_the_training_in_one_line(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, mark = write("optimizer state", tmp_path)
+    where = ("--gpus", 0, "--work-dir", tmp_path / "work", "--batches", folder / "batches", "--max-steps", 1)
+    changes = [word for option in SMALL for word in ("--cfg-option", option)]
+    start = ("--cfg-option", f"load_from={path}")
+    assert run_command("train", CASE, "--engine", "new", *where, *changes, *start) == 2
+    out, err = capfd.readouterr()
+    assert f"load_from begins from {path}: it is here, {path}\n" in out
+    assert (
+        f"\nparity: {path}: its pickle asks for exec, which no checkpoint of mmcv or mmengine needs: refused\n" in err
+    )
+    assert "Traceback" not in err
+    assert not mark.exists()
+
+
+def test_offline_a_training_that_would_download_is_not_started(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    where = ("--gpus", 0, "--work-dir", tmp_path / "work", "--batches", folder / "batches", "--max-steps", 1)
+    assert run_command("train", CASE, "--engine", "new", *where, "--offline") == 2
+    refused = (
+        "parity: --offline: model.backbone.init_cfg begins from torchvision://resnet50, which is not here: put https"
+    )
+    assert refused in capfd.readouterr().err
