@@ -172,3 +172,11 @@ def test_the_command_says_what_was_taken(tmp_path: Path, parity_command: Callabl
     )
     assert (status, "averaged (EMA) weights of a model checkpoint" in out) == (0, True)
     assert first(read_checkpoint(tmp_path / "out.pth").state) == 2.0
+
+
+def test_thousands_of_averages_take_no_time(tmp_path: Path) -> None:
+    many = {f"ema{number}.a": torch.ones(1) for number in range(20_000)}
+    torch.save({"state_dict": {"a": torch.ones(1), **many}}, tmp_path / "model.pth")
+    assert len(read_checkpoint(tmp_path / "model.pth").averages) == 20
+    torch.save({"model": weights(), **{f"ema{number}": weights() for number in range(100)}}, tmp_path / "model.pth")
+    assert len(read_checkpoint(tmp_path / "model.pth").averages) == 20

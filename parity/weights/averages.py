@@ -25,6 +25,7 @@ _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _PRIORITIES = {"HIGHEST": 0, "VERY_HIGH": 10, "HIGH": 30, "ABOVE_NORMAL": 40}
 _CHECKPOINT_PRIORITY = 50
 _DEEPEST, _MOST_PLACES = 5, 10_000
+_MOST_AVERAGES = 20  # of a kind: each is held against all names
 _MOST_CONFIG = 1 << 20
 LOOKED_AT = (
     "keys with the word ema, swa or average at any depth (ema, ema.module, model_ema, ema_model, ema_state_dict,"
@@ -65,7 +66,7 @@ def _below_keys(content: Mapping[Any, Any]) -> list[tuple[str, Values]]:
     places: list[tuple[str, Values]] = []
     waiting: list[tuple[tuple[str, ...], Any]] = [((), content)]
     for _ in range(_MOST_PLACES):
-        if not waiting:
+        if not waiting or len(places) == _MOST_AVERAGES:
             break
         path, value = waiting.pop(0)
         tensors = _state(value) if any(_WORD.search(key) for key in path) else None
@@ -117,24 +118,28 @@ def _spellings(state: Values) -> Iterator[Values]:
 
 def _by_prefix(state: Values) -> list[Average]:
     """Return the averages that lie beside the trained weights, under names that begin with where they are."""
-    prefixes: dict[str, None] = {}
-    for name in state:
-        parts = name.split(".")[:-1]
-        for depth, part in enumerate(parts[:2], 1):
-            if _WORD.search(part):
-                prefixes.setdefault(".".join(parts[:depth]) + ".")
-                break
+    parts: dict[str, Values] = {}
+    for name, value in state.items():
+        parts.setdefault(_prefix(name), {})[name] = value
+    rest = {name: value for name, value in parts.pop("", {}).items() if name not in _COUNTERS}
     beside = []
-    for prefix in prefixes:
-        other = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        rest = {name: value for name, value in state.items() if not name.startswith(tuple(prefixes))}
-        rest = {name: value for name, value in rest.items() if name not in _COUNTERS}
+    for prefix, part in list(parts.items())[:_MOST_AVERAGES]:
+        other = {name.removeprefix(prefix): value for name, value in part.items()}
         for prefixed in _prefixed(other, rest):
             pair = _paired(prefix.rstrip("."), rest, prefixed, exchanged=False)
             if rest and not pair.odd:
                 beside.append(pair)
                 break
     return beside
+
+
+def _prefix(name: str) -> str:
+    """Return the first one or two components of a name, up to the one that speaks of an average; else nothing."""
+    components = name.split(".", 2)[:-1][:2]
+    for depth, component in enumerate(components, 1):
+        if _WORD.search(component):
+            return ".".join(components[:depth]) + "."
+    return ""
 
 
 def _prefixed(other: Values, rest: Values) -> Iterator[Values]:

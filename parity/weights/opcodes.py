@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 _MOST_MEMO = 1 << 32  # positions of the memo; as a text they may be any number
-_MOST_OPERATIONS = 50_000_000
+_MOST_OPERATIONS = 20_000_000
 
 
 class RefusedName(Exception):
