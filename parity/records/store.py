@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -26,11 +27,14 @@ from torch import Tensor
 from parity.cases.base import LOSS, TRAJECTORY, Case
 from parity.cases.patterns import item
 from parity.compare.budgets import Noise
+from parity.compare.tensors import measure
 from parity.errors import ParityError
 from parity.records.kinds import RECIPE, TRAINING, Checks, checks_said, kind_by_name, require_kind
 from parity.records.listing import MANIFEST, digest, listed_as, locked, require_listed
+from parity.records.schema import require_schema
 
 SCHEMA = 1
+SAME_FIGURE = 1e-9  # relative: sums of the same numbers in another order
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float64, torch.float32, torch.int64, torch.int32, torch.bool, torch.uint8)
@@ -157,7 +161,30 @@ def _require_parts_of(kind: str, manifest: Mapping[str, Any]) -> None:
                 raise TypeError(f"part 'batch.{number}'")
 
 
-_PARTS = {"engines": dict, "batch": dict, "weights": dict, "decisions": dict, "islands": list}
+def _decoded(path: Path, content: bytes) -> dict[str, Any]:
+    """Return a manifest as JSON has it.
+
+    Raises:
+        ParityError: it is no JSON, or of another schema.
+    """
+    try:
+        manifest = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ParityError(f"{path} is not readable as a manifest: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        number = manifest.get("schema") if isinstance(manifest, dict) else None
+        raise ParityError(f"{path} has schema {number!r}, this version reads {SCHEMA}: freeze the record again")
+    return manifest
+
+
+def _checked(content: bytes) -> tuple[str, str, dict[str, Entry]]:
+    """Return case, record and entries of a manifest that follows the schema; ``ValueError`` says what does not."""
+    manifest = require_schema(content)
+    entries = {}
+    for key, entry in manifest.tensors.items():
+        noise = {str(mode): Noise(figures.max, figures.rms) for mode, figures in entry.noise.items()}
+        entries[key] = Entry(**{**msgspec.structs.asdict(entry), "noise": noise})
+    return manifest.case, manifest.record, entries
 
 
 class Record:
@@ -176,33 +203,24 @@ class Record:
         path = folder / MANIFEST
         try:
             content = path.read_bytes()
-            self.listed = require_listed(folder, content)
-            manifest = json.loads(content)
         except FileNotFoundError:
             raise ParityError(f"{path} is missing: `parity freeze` makes a record") from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise ParityError(f"{path} is not readable as a manifest: {error}") from None
-        if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-            found = manifest.get("schema") if isinstance(manifest, dict) else None
-            raise ParityError(f"{path} has schema {found!r}, this version reads {SCHEMA}: freeze the record again")
-        try:
-            self.entries = {key: _entry(entry) for key, entry in manifest.pop("tensors").items()}
-            self.case, self.id = str(manifest["case"]), str(manifest["record"])
-            for part, kind in _PARTS.items():
-                if not isinstance(manifest[part], kind):
-                    raise TypeError(f"part {part!r}")
-            self.kind = str(manifest.get("kind") or kind_by_name(self.id))
-            require_kind(self.kind, where=str(path))
-            _require_parts_of(self.kind, manifest)
-            if not all(isinstance(names, list) for names in manifest.get("checks", {}).values()):
-                raise TypeError("part 'checks'")
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            said = f" (it says that it is of the kind {manifest['kind']!r})" if manifest.get("kind") else ""
-            raise ParityError(
-                f"{path} is damaged: {type(error).__name__} at {error}{said}; restore or freeze it again"
-            ) from None
-        self.manifest = manifest
+        self.listed = require_listed(folder, content)
         self.digest = digest(content)
+        self.manifest = _decoded(path, content)
+        try:
+            self.case, self.id, self.entries = _checked(content)
+            self.kind = str(self.manifest.get("kind") or kind_by_name(self.id))
+            require_kind(self.kind, where=str(path))
+            _require_parts_of(self.kind, self.manifest)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            kind = self.manifest.get("kind")
+            said = f" (it says that it is of the kind {kind!r})" if kind else ""
+            problem = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+            raise ParityError(f"{path} is damaged: {problem}{said}; restore or freeze it again") from None
+        del self.manifest["tensors"]
         self._families: dict[str, dict[str, Noise]] = {}
         for entry in self.entries.values():
             self._path(entry)
@@ -234,6 +252,7 @@ class Record:
             raise ParityError(f"{path}: {key} does not have the SHA-256 of the manifest: restore the file")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ParityError(f"{path}: {key} holds a NaN or an infinity: a record of that proves nothing")
+        _require_same_size(tensor, entry, where=f"{self.folder / MANIFEST}: {key}")
         return tensor
 
     def noise(self, key: str, mode: str) -> Noise | None:
@@ -318,17 +337,9 @@ def _pooled(entries: Mapping[str, Entry], mode: str) -> dict[str, Noise]:
     return pooled
 
 
-def _entry(raw: Mapping[str, Any]) -> Entry:
-    noise = {mode: Noise(float(value["max"]), float(value["rms"])) for mode, value in raw["noise"].items()}
-    numbers = [float(raw["max"]), float(raw["rms"]), *(n.max for n in noise.values()), *(n.rms for n in noise.values())]
-    if not all(math.isfinite(number) and number >= 0.0 for number in numbers):
-        raise ValueError(f"a figure of {raw['name']!r} that is negative or not finite")
-    return Entry(
-        **{
-            **raw,
-            "shape": tuple(raw["shape"]),
-            "of_shape": tuple(raw["of_shape"]),
-            "modes": tuple(raw["modes"]),
-            "noise": noise,
-        }
-    )
+def _require_same_size(tensor: Tensor, entry: Entry, *, where: str) -> None:
+    """Raise ``ParityError`` where a stored tensor does not have the greatest value and the RMS that its entry says."""
+    size = measure(torch.zeros_like(tensor), tensor)
+    for said, is_really in ((entry.max, size.expected_max), (entry.rms, size.expected_rms)):
+        if not math.isclose(said, is_really, rel_tol=SAME_FIGURE, abs_tol=0.0):
+            raise ParityError(f"{where} is said to have the size {said:g}, and has {is_really:g}: restore the manifest")
