@@ -167,7 +167,7 @@ def check(options: argparse.Namespace) -> Verdict:
     start = time.perf_counter()
     results: list[StageResult] = []
     notes: list[str] = []
-    environment: dict[str, object] = {**provenance(options.device), "records": {}, "checks": {}}
+    environment: dict[str, object] = {**provenance(options.device), "records": {}, "manifests": {}, "checks": {}}
     for case in cases:
         _require_stage(case, options.stage)
         shown: set[str] = set()
@@ -220,8 +220,9 @@ def _check_case(
     """Yield the results of a case; ``shown`` takes the known deviations that explained something."""
     make = partial(Checker, case, device=options.device, steps=options.steps, tf32=options.tf32, shown=shown)
     checker = make()
-    records, recorded = environment["records"], environment["checks"]
+    records, manifests, recorded = (environment[part] for part in ("records", "manifests", "checks"))
     assert isinstance(records, dict)
+    assert isinstance(manifests, dict)
     assert isinstance(recorded, dict)
     runs = _runs(case, folders, options)
     read: dict[Path, Record] = {}
@@ -236,6 +237,7 @@ def _check_case(
             try:
                 record = read[folder] = read.get(folder) or Record(folder)
                 records[f"{case.id}/{record.id}"] = record.manifest["engines"]
+                manifests[f"{case.id}/{record.id}"] = record.identity
                 recorded[f"{case.id}/{record.id}"] = record.checks(case).plain()
                 for result in checker.check(record, mode=mode, dtype=dtype, stages=stages):
                     bar.update()

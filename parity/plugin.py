@@ -157,7 +157,7 @@ class Runner:
         self.device = device
         self.steps = steps
         self.tf32 = tf32
-        self.environment: dict[str, Any] = {**provenance(device), "records": {}, "checks": {}}
+        self.environment: dict[str, Any] = {**provenance(device), "records": {}, "manifests": {}, "checks": {}}
         self._checkers: dict[str, Any] = {}
         self._records: dict[Path, Any] = {}
         self._cascades: dict[tuple[Path, str], dict[str, Any]] = {}
@@ -171,6 +171,7 @@ class Runner:
         record = self._record(folder)
         checker = self._checker(case_id)
         self.environment["records"][f"{case_id}/{record.id}"] = record.manifest["engines"]
+        self.environment["manifests"][f"{case_id}/{record.id}"] = record.identity
         self.environment["checks"][f"{case_id}/{record.id}"] = record.checks(checker.case).plain()
         if mode == "isolated":
             result = next(iter(checker.check(record, mode=mode, dtype=dtype, stages=[stage])))
@@ -271,7 +272,7 @@ def _gathered_report(config: pytest.Config) -> Any:
 
     found = [each[_ENVIRONMENT] for each in _gathered]
     environment: dict[str, Any] = {key: value for each in found for key, value in each.items()}
-    for part in ("records", "checks"):
+    for part in ("records", "manifests", "checks"):
         environment[part] = {name: value for each in found for name, value in each[part].items()}
     environment["when"] = min(each["when"] for each in found)
     results = tuple(stage_from_json(each[_RESULT]) for each in _gathered)

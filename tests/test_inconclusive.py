@@ -13,6 +13,7 @@ from test_plugin import suite
 from conftest import CASE
 from parity.compare.verdicts import Verdict
 from parity.records.listing import LISTING
+from parity.records.store import Record
 from parity.report.history import History, added
 from parity.report.markdown import markdown
 from parity.report.messages import failure_message
@@ -65,6 +66,8 @@ def test_a_missing_record_is_named_and_ends_in_status_3(
         ("gone", Verdict.INCONCLUSIVE),
         ("padded", Verdict.WITHIN_BUDGET),
     ]
+    judged_by = {"sha256": Record(one_of_two_records / CASE / "padded").digest, "listed": True}
+    assert report.environment["manifests"] == {f"{CASE}/padded": judged_by}
 
 
 def test_all_records_are_there_and_the_status_is_0(parity_command: Command, one_of_two_records: Path) -> None:

@@ -16,7 +16,8 @@ Shapes = Mapping[str, Sequence[int]]
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"><title>{{ title }}: weights</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{{ title }}: weights</title>
 <style>
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem; }
 table { border-collapse: collapse; } td, th { padding: .1rem .8rem; text-align: left; border-bottom: 1px solid #ddd; }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 import re
 import shutil
 import tempfile
@@ -225,6 +224,11 @@ class Record:
         for entry in self.entries.values():
             self._path(entry)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The SHA-256 of the manifest and whether ``records.sha256`` lists it: what a result says it was judged by."""
+        return {"sha256": self.digest, "listed": self.listed}
+
     def _path(self, entry: Entry) -> Path:
         path = (self.folder / entry.file).resolve()
         if Path(entry.file).name != entry.file or path.parent != self.folder.resolve():
@@ -341,5 +345,5 @@ def _require_same_size(tensor: Tensor, entry: Entry, *, where: str) -> None:
     """Raise ``ParityError`` where a stored tensor does not have the greatest value and the RMS that its entry says."""
     size = measure(torch.zeros_like(tensor), tensor)
     for said, is_really in ((entry.max, size.expected_max), (entry.rms, size.expected_rms)):
-        if not math.isclose(said, is_really, rel_tol=SAME_FIGURE, abs_tol=0.0):
+        if not abs(said - is_really) <= SAME_FIGURE * is_really:  # a NaN is not, either
             raise ParityError(f"{where} is said to have the size {said:g}, and has {is_really:g}: restore the manifest")

@@ -80,7 +80,12 @@ def _environment() -> dict[str, Any]:
         "type": "object",
         "description": "case to what its records show of its top-k, thresholds and limits: rows, and problems",
     }
-    objects = {"new": new, "settings": settings, "records": records, "checks": checks, "limits": limits}
+    manifests = {
+        "type": "object",
+        "description": "CASE/RECORD to the SHA-256 of its manifest, and whether records.sha256 lists it",
+    }
+    objects = {"new": new, "settings": settings, "records": records, "manifests": manifests, "checks": checks}
+    objects["limits"] = limits
     return {"type": "object", "properties": {**facts, **objects}}
 
 
