@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from parity.mutants import practice, quiet
 from parity.mutants.bench import Bench, Catch
 from parity.mutants.benign import BENIGN, Benign
 from parity.mutants.command import up_to_date
+from parity.mutants.effects import CUDA_ALONE, Watched, difference, effects, settings
 from parity.mutants.outcomes import MutationReport, Outcome, read_quiet, to_json
 from parity.mutants.page import page
 from parity.mutants.plant import set_attribute, together
@@ -143,14 +145,86 @@ def test_there_are_thirty_benign_changes_for_every_case() -> None:
 
 def test_a_benign_change_is_quiet_and_a_bug_is_not() -> None:
     bench = Bench(find_case(FCN), default_fixtures(), smallest=1)
-    nothing = Benign("nothing", together(), "nothing is changed")
-    bug = Benign("bug", set_attribute("backbone.bn1", "eps", 1e-3), "it is none")
-    elsewhere = Benign("elsewhere", together(), "another case's", ("swin",))
-    found = list(quiet.try_changes(bench, [nothing, bug, elsewhere]))
-    assert [change.change for change in found] == ["nothing", "bug"]
+    folded = next(change for change in BENIGN if change.id == "batch-norm-scale")
+    bug = Benign("bug", set_attribute("backbone.bn1", "eps", 1e-3), "another eps", "it is none")
+    elsewhere = Benign("elsewhere", together(), "nothing", "another case's", ("swin",))
+    found = list(quiet.try_changes(bench, [folded, bug, elsewhere]))
+    assert [change.change for change in found] == ["batch-norm-scale", "bug"]
+    assert all(change.counts for change in found)
     assert found[0].alarm is None
+    assert "other operators" in str(found[0].effect)
     assert found[1].alarm is not None
     assert found[1].alarm.stage == "backbone"
+
+
+WITHOUT_EFFECT = (
+    *("autocast-off", "tf32-allowed", "fast-path-off"),
+    *("no-garbage-collection", "random-seed", "train-and-back"),
+)
+SEEN = {
+    "deterministic": "setting deterministic_algorithms: warn for False",
+    "flush-denormals": "setting flush_denormal: True for False",
+    "inference-mode": "setting inference_mode: True for False",
+    "onednn-deterministic": "setting onednn_deterministic: True for False",
+    "copied": "another state of the model's parameters",
+    "frozen": "another state of the model's parameters",
+    "channels-last-weights": "tensors laid out otherwise",
+    "hooks": "another state of the model's modules",
+    "not-in-place": "other operators: ",
+    "run-twice": "other operators: ",
+}
+
+
+def test_a_change_that_changes_nothing_where_it_runs_does_not_count() -> None:
+    bench = Bench(find_case(FCN), default_fixtures(), smallest=1)
+    nothing = Benign("nothing", together(), "nothing", "nothing is changed")
+    wanted = [change for change in BENIGN if change.id in (*WITHOUT_EFFECT, *SEEN)]
+    # Its linear layers: there are none in this case. After a change that leaves the weights in another place.
+    linear = next(change for change in BENIGN if change.id == "linear-matmul")
+    found = {change.id: seen for change, seen in effects(bench, [*wanted, nothing, linear])}
+    assert {name for name, seen in found.items() if not seen} == {*WITHOUT_EFFECT, "nothing", "linear-matmul"}
+    for name, words in SEEN.items():
+        assert words in found[name]
+    assert "setting onednn:" not in found["onednn-deterministic"]
+
+
+def test_a_setting_of_cuda_is_none_of_a_cpu() -> None:
+    assert not set(CUDA_ALONE) & settings("cpu").keys()
+    assert set(CUDA_ALONE) <= settings("cuda").keys()
+
+
+def test_what_is_not_repeatable_is_no_evidence() -> None:
+    clean = Watched({"threads": 1}, bits={"p3": "a"})
+    assert difference(Watched({"threads": 1}, operators=["aten.relu"], bits={"p3": "a", "p4": "b"}), clean) == ""
+    moved = Watched({"threads": 2}, bits={"p3": "b"})
+    assert difference(moved, clean) == "setting threads: 2 for 1; bits of 1 of 1 tensors"
+
+
+def test_a_change_without_effect_is_neither_counted_nor_checked(tmp_path: Path, parity_command: Command) -> None:
+    idle = quiet.Quiet("tf32-allowed", FCN, "only CUDA reads it", None, (), "", "TF32 allowed")
+    changes = [quiet.Quiet("threads-2", FCN, "sums", None, ("tiny",), "setting threads: 2 for 1", "two threads"), idle]
+    text = page(MutationReport({}, []), changes)
+    assert "| false alarms of benign changes | 0 of 1 (0.0 %) |" in text
+    assert "| benign changes without effect here, not counted | 1 |" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| `tf32-allowed`")]
+    assert row.endswith("| without effect here | 0 of 1 |  |")
+    (tmp_path / "a.json").write_text(to_json(MutationReport({}, []), changes))
+    assert read_quiet([tmp_path / "a.json"]) == changes
+    out = parity_command("mutate", "--read", tmp_path / "a.json", "--page", tmp_path / "page.md")[1]
+    assert "0 false alarms in 1 benign changes" in out
+    assert f"without effect here, not counted: tf32-allowed in {FCN}" in out
+
+
+def test_benign_changes_of_an_earlier_version_are_read_and_count(tmp_path: Path) -> None:
+    plain = {"change": "threads-1", "case": FCN, "why": "sums", "alarm": None, "records": ["tiny"]}
+    (tmp_path / "a.json").write_text(json.dumps({"benign": [plain]}))
+    (found,) = read_quiet([tmp_path / "a.json"])
+    assert found == quiet.Quiet("threads-1", FCN, "sums", None, ("tiny",))
+    assert found.counts
+
+
+def test_each_benign_change_says_what_it_changes_and_why_nothing_may_follow() -> None:
+    assert all(change.changes and change.why for change in BENIGN)
 
 
 def test_an_unknown_benign_change_is_refused() -> None:

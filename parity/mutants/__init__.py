@@ -1,4 +1,4 @@
-"""Planted bugs and benign changes: what the harness catches, and what it does not cry wolf about."""
+"""Planted bugs and benign changes: what the checks catch, and what raises no alarm."""
 
 from parity.mutants.base import Mutant
 

@@ -34,12 +34,14 @@ class Benign:
 
     Attributes:
         apply: returns the block inside which the engine is changed.
-        why: why nothing may come of it.
+        changes: what it changes, in plain words.
+        why: why nothing may follow.
         cases: patterns (fnmatch) of the cases it concerns.
     """
 
     id: str
     apply: Callable[[], Block]
+    changes: str
     why: str
     cases: tuple[str, ...] = ("*",)
 
@@ -198,77 +200,185 @@ DETR = ("ddq_detr_*",)
 # but the mutants roi-channels-last and roi-strided.
 ANY_LAYOUT = ("ddq_detr_*", "ddq_fcn_*")
 
+# Why nothing may follow, where several changes share the reason.
+SUMS = "sums are made in another order, which float32 rounds within the noise floor"
+KERNELS = "other kernels of the same functions, which float32 rounds within the noise floor"
+GRADIENTS = "whether gradients are recorded changes no value of a forward pass"
+COPY = "a copy holds the same code and the same weights"
+MEMORY = "where values lie in memory is no part of a function"
+IMAGES = "in evaluation mode no image of a batch depends on another"
+SAME = "mathematically the same function, which float32 rounds within the noise floor"
+
 BENIGN = (
-    Benign("threads-1", threads(1), "another order of sums"),
-    Benign("threads-2", threads(2), "another order of sums"),
-    Benign("threads-4", threads(4), "another order of sums"),
-    Benign("onednn-off", around(lambda: torch.backends.mkldnn.flags(enabled=False)), "other kernels"),
-    Benign("onednn-deterministic", around(lambda: torch.backends.mkldnn.flags(deterministic=True)), "other kernels"),
-    Benign("deterministic", deterministic(), "other kernels"),
-    Benign("flush-denormals", flush_denormals(), "only numbers below 1e-38 change"),
-    Benign("inference-mode", around(torch.inference_mode), "no_grad's stricter sister"),
-    Benign("gradients", called_with("parity.engines.session:Session.tapped", gradients=True), "recorded, not changed"),
-    Benign("autocast-off", around(lambda: torch.autocast("cpu", enabled=False)), "switched off"),
+    Benign("threads-1", threads(1), "one thread", SUMS),
+    Benign("threads-2", threads(2), "two threads", SUMS),
+    Benign("threads-4", threads(4), "four threads", SUMS),
+    Benign("onednn-off", around(lambda: torch.backends.mkldnn.flags(enabled=False)), "oneDNN switched off", KERNELS),
+    Benign(
+        "onednn-deterministic",
+        around(lambda: torch.backends.mkldnn.flags(enabled=True, deterministic=True)),
+        "oneDNN's deterministic kernels",
+        KERNELS,
+    ),
+    Benign("deterministic", deterministic(), "torch's deterministic algorithms", KERNELS),
+    Benign(
+        "flush-denormals",
+        flush_denormals(),
+        "numbers below 1e-38 taken for 0",
+        "they are far below the rounding errors of what they are added to",
+    ),
+    Benign("inference-mode", around(torch.inference_mode), "inference mode in place of no_grad", GRADIENTS),
+    Benign(
+        "gradients",
+        called_with("parity.engines.session:Session.tapped", gradients=True),
+        "gradients enabled",
+        GRADIENTS,
+    ),
+    Benign(
+        "autocast-off",
+        around(lambda: torch.autocast("cpu", enabled=False)),
+        "automatic mixed precision switched off by name",
+        "it is off anyway",
+    ),
     Benign(
         "tf32-allowed",
-        around(lambda: torch.backends.cudnn.flags(allow_tf32=True)),
-        "concerns CUDA alone, where it is part of the noise",
+        around(lambda: torch.backends.cudnn.flags(enabled=True, allow_tf32=True)),
+        "TF32 allowed in convolutions",
+        "only kernels of CUDA read it; on a CUDA device it is no benign change",
     ),
-    Benign("fast-path-off", around(lambda: rewritten.no_fast_path()), "fused attention is the same attention"),
-    Benign("no-garbage-collection", during(gc.disable, lambda _: gc.enable()), "memory is no matter of numbers"),
-    Benign("random-seed", during(lambda: torch.manual_seed(12345), lambda _: None), "inference draws nothing"),
-    Benign("run-twice", run_twice(), "nothing is left over from a run"),
-    Benign("copied", other_model(copy.deepcopy), "a copy is the same detector"),
-    Benign("saved", other_model(saved_and_read), "a file is the same detector"),
-    Benign("reloaded", other_model(reloaded), "a checkpoint is the same weights"),
-    Benign("train-and-back", other_model(trained_and_back), "evaluation mode is evaluation mode"),
-    Benign("frozen", on_model(rewritten.frozen), "what needs a gradient is no matter of inference"),
-    Benign("channels-last-weights", on_model(rewritten.channels_last_weights), "memory format", ANY_LAYOUT),
-    Benign("channels-last-inputs", placed(channels_last), "memory format", ANY_LAYOUT),
-    Benign("strided-inputs", placed(spread_out), "memory format", ANY_LAYOUT),
-    Benign("unaligned-weights", on_model(rewritten.unaligned), "where weights lie in memory"),
-    Benign("not-in-place", on_model(rewritten.not_in_place), "ReLU that does not work in place"),
-    Benign("hooks", on_model(rewritten.hooked), "hooks that look and leave alone"),
-    Benign("batch-order", on_model(rewritten.batch_reversed), "images do not know of each other"),
-    Benign("batch-split", on_model(rewritten.batch_split), "images do not know of each other"),
-    Benign("linear-matmul", wrapped(LINEAR, rewritten.linear_matmul), "x @ w.T + b"),
-    Benign("linear-rows", wrapped(LINEAR, rewritten.linear_rows), "a product in pieces"),
-    Benign("convolution-unfold", wrapped(CONVOLUTION, rewritten.convolution_unfold), "a convolution is a product"),
-    Benign("convolution-halves", wrapped(CONVOLUTION, rewritten.convolution_halves), "output channels in two parts"),
+    Benign(
+        "fast-path-off",
+        around(lambda: rewritten.no_fast_path()),
+        "attention without torch's fused fast path",
+        "both compute the same function",
+    ),
+    Benign(
+        "no-garbage-collection",
+        during(gc.disable, lambda _: gc.enable()),
+        "Python's garbage collection switched off",
+        "it frees memory and computes nothing",
+    ),
+    Benign(
+        "random-seed",
+        during(lambda: torch.manual_seed(12345), lambda _: None),
+        "another seed of the random numbers",
+        "inference draws none",
+    ),
+    Benign("run-twice", run_twice(), "every run made twice, the second counts", "a run leaves no state behind"),
+    Benign("copied", other_model(copy.deepcopy), "a deep copy of the model", COPY),
+    Benign("saved", other_model(saved_and_read), "the model saved to a file and read again", COPY),
+    Benign("reloaded", other_model(reloaded), "the weights saved to a checkpoint and loaded into a copy", COPY),
+    Benign(
+        "train-and-back",
+        other_model(trained_and_back),
+        "the model set to training mode and back to evaluation",
+        "evaluation mode is a switch and keeps nothing of the training mode before it",
+    ),
+    Benign("frozen", on_model(rewritten.frozen), "parameters that need no gradient", GRADIENTS),
+    Benign(
+        "channels-last-weights",
+        on_model(rewritten.channels_last_weights),
+        "weights laid out channels last",
+        MEMORY,
+        ANY_LAYOUT,
+    ),
+    Benign("channels-last-inputs", placed(channels_last), "stage inputs laid out channels last", MEMORY, ANY_LAYOUT),
+    Benign("strided-inputs", placed(spread_out), "stage inputs as every other element of a buffer", MEMORY, ANY_LAYOUT),
+    Benign(
+        "unaligned-weights", on_model(rewritten.unaligned), "every parameter one element off its usual address", MEMORY
+    ),
+    Benign(
+        "not-in-place",
+        on_model(rewritten.not_in_place),
+        "activations that leave their input as it is",
+        "nothing reads the input of an in-place activation afterwards",
+    ),
+    Benign(
+        "hooks",
+        on_model(rewritten.hooked),
+        "a forward hook on every module",
+        "the hooks return nothing, so they replace nothing",
+    ),
+    Benign("batch-order", on_model(rewritten.batch_reversed), "the images of a batch in opposite order", IMAGES),
+    Benign("batch-split", on_model(rewritten.batch_split), "the images of a batch one at a time", IMAGES),
+    Benign("linear-matmul", wrapped(LINEAR, rewritten.linear_matmul), "linear layers as x @ w.T + b", SAME),
+    Benign("linear-rows", wrapped(LINEAR, rewritten.linear_rows), "linear layers on their rows in three parts", SAME),
+    Benign(
+        "convolution-unfold",
+        wrapped(CONVOLUTION, rewritten.convolution_unfold),
+        "convolutions as products with unfolded patches",
+        SAME,
+    ),
+    Benign(
+        "convolution-halves",
+        wrapped(CONVOLUTION, rewritten.convolution_halves),
+        "convolutions with their output channels in two parts",
+        SAME,
+    ),
     Benign(
         "batch-norm-arithmetic",
         norm("torch.nn.modules.batchnorm:_BatchNorm.forward", rewritten.batch_norm),
-        "batch norm in evaluation, step by step",
+        "batch norm step by step",
+        SAME,
         R50,
     ),
     Benign(
         "batch-norm-scale",
         norm("torch.nn.modules.batchnorm:_BatchNorm.forward", rewritten.batch_norm_scale),
-        "batch norm as one scale and shift",
+        "batch norm as one scale and one shift",
+        SAME,
         R50,
     ),
-    Benign("batch-norm-folded", on_model(rewritten.folded), "batch norm folded into the convolution", R50),
+    Benign(
+        "batch-norm-folded", on_model(rewritten.folded), "batch norm folded into the convolution before it", SAME, R50
+    ),
     Benign(
         "group-norm",
         norm("torch.nn.modules.normalization:GroupNorm.forward", rewritten.group_norm),
-        "group norm, step by step",
+        "group norm step by step",
+        SAME,
     ),
     Benign(
         "layer-norm",
         norm("torch.nn.modules.normalization:LayerNorm.forward", rewritten.layer_norm),
-        "layer norm, step by step",
+        "layer norm step by step",
+        SAME,
         (*DETR, "ddq_rcnn_*"),
     ),
     Benign(
         "softmax",
         function_of(((torch.Tensor, "softmax"), (functional, "softmax")), rewritten.softmax),
-        "exponentials over their sum",
+        "softmax as exponentials over their sum",
+        SAME,
         (*DETR, "ddq_rcnn_*"),
     ),
-    Benign("sigmoid", function_of(((torch.Tensor, "sigmoid"),), rewritten.sigmoid), "1 / (1 + exp(-x))"),
-    Benign("attention-fused", on_model(rewritten.fused_attention), "fused attention", (*DETR, "ddq_rcnn_*")),
-    Benign("key-bias", on_model(rewritten.no_key_bias), "softmax does not see the key's bias", (*DETR, "ddq_rcnn_*")),
-    Benign("traced", on_model(rewritten.traced), "part of the backbone as a TorchScript graph", R50),
-    Benign("compiled", on_model(rewritten.compiled), "part of the backbone through torch.compile", R50),
-    Benign("sorted-results", sorted_results(), "the original leaves the order open", ("ddq_rcnn_*",)),
+    Benign(
+        "sigmoid",
+        function_of(((torch.Tensor, "sigmoid"),), rewritten.sigmoid),
+        "the sigmoid as 1 / (1 + exp(-x))",
+        SAME,
+    ),
+    Benign(
+        "attention-fused",
+        on_model(rewritten.fused_attention),
+        "attention without its weights being returned, which torch fuses",
+        SAME,
+        (*DETR, "ddq_rcnn_*"),
+    ),
+    Benign(
+        "key-bias",
+        on_model(rewritten.no_key_bias),
+        "attention without the bias of its keys",
+        "it adds the same number to all scores of a query, and softmax subtracts it again",
+        (*DETR, "ddq_rcnn_*"),
+    ),
+    Benign("traced", on_model(rewritten.traced), "one layer of the backbone as a TorchScript graph", SAME, R50),
+    Benign("compiled", on_model(rewritten.compiled), "one layer of the backbone through torch.compile", SAME, R50),
+    Benign(
+        "sorted-results",
+        sorted_results(),
+        "detections in the order of their scores",
+        "the original leaves the order open",
+        ("ddq_rcnn_*",),
+    ),
 )

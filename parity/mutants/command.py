@@ -163,10 +163,16 @@ def _change(options: argparse.Namespace, case_id: str) -> list[quiet.Quiet]:
     tried = quiet.try_changes(bench, changes)
     for change in tqdm(tried, desc=case_id, unit="change", leave=False, disable=None):
         found.append(change)
-        tqdm.write(f"{case_id:26} {change.change:34} {change.alarm or 'quiet'}")
+        tqdm.write(f"{case_id:26} {change.change:34} {_alarm(change)}")
     if options.legacy_root:
         found += quiet.try_live(case, partial(_connect, case, options))
     return found
+
+
+def _alarm(change: quiet.Quiet) -> str:
+    if not change.counts:
+        return "without effect here"
+    return f"{change.alarm or 'no alarm'} ({change.effect})"
 
 
 def _connect(case: Case, options: argparse.Namespace) -> RemoteSession:
@@ -190,14 +196,17 @@ def print_outcomes(report: MutationReport) -> None:
     for outcome in report.unjudged:
         print(f"  not judged: {outcome.mutant} in {outcome.case}: {outcome.error}")
     for outcome in report.survivors:
-        print(f"  survived: {outcome.mutant} in {outcome.case}: {outcome.explained or 'nobody knows why'}")
+        print(f"  survived: {outcome.mutant} in {outcome.case}: {outcome.explained or 'not explained'}")
 
 
 def print_quiet(changes: Sequence[quiet.Quiet]) -> None:
     """Print what the benign changes add up to."""
     if changes:
         alarms = [change for change in changes if change.alarm]
-        print(f"\n{len(alarms)} false alarms in {len(changes)} benign changes")
+        idle = [change for change in changes if not change.counts]
+        print(f"\n{len(alarms)} false alarms in {len(changes) - len(idle)} benign changes")
+        for change in idle:
+            print(f"  without effect here, not counted: {change.change} in {change.case}")
         for change in alarms:
             print(f"  {change.change} in {change.case}: {change.alarm}")
 

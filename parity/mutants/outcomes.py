@@ -71,7 +71,7 @@ class MutationReport:
 
     @property
     def unexplained(self) -> list[Outcome]:
-        """The survivors of which nobody knows why."""
+        """The survivors that are not explained."""
         return [outcome for outcome in self.survivors if not outcome.explained]
 
     def misplaced(self) -> list[Outcome]:

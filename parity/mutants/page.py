@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from parity.cases.registry import all_cases
+from parity.mutants.benign import BENIGN
 from parity.mutants.outcomes import MutationReport, Outcome
 from parity.mutants.practice import AP_MARGIN, COUNTED, WANTED, Practice
 from parity.mutants.quiet import Quiet
@@ -13,7 +14,7 @@ from parity.mutants.registry import built_in
 
 SUBTLE = 0.1  # pixels that a final box moves
 
-HEAD = f"""# What the harness catches, and what it does not cry wolf about
+HEAD = f"""# Planted bugs and benign changes
 
 Made by `parity mutate --read RESULTS.json … --page docs/mutants.md`; nothing here is written by hand.
 
@@ -30,6 +31,11 @@ detector against the values that the legacy engine recorded:
 *moved* is how far one of an image's best {COUNTED} boxes lies at most from the nearest of its class in the unchanged
 engine's run. A judge that finds fault with the unchanged engine, too, says nothing about a bug: such catches do not
 count.
+
+A *benign change* leaves the detector the same, so that no check may fail. Before it is checked, a run with it is
+compared with one without: the settings that the run reads, the operators that it calls, the layout of their tensors,
+the model's modules and parameters, every bit of what it gives. One that changes none of these is *without effect
+here*: it is not checked and does not count.
 """
 
 
@@ -78,13 +84,17 @@ def _summary(report: MutationReport, quiet: Sequence[Quiet]) -> str:
         ("mutants", f"{len({outcome.mutant for outcome in report.outcomes})}, planted {len(report.outcomes)} times"),
         ("declared, but not in these results", len(declared - here)),
         ("caught", share(len(caught), len(report.outcomes))),
-        ("survivors that nobody can explain", len(report.unexplained)),
+        ("survivors that are not explained", len(report.unexplained)),
         *([("not judged", len(report.unjudged))] if report.unjudged else ()),
         ("right stage named first", share(sum(outcome.right_stage for outcome in caught), len(caught))),
         ("of these judged the usual ways, too", len(judged)),
         ("that move no final box by 0.1 px", sum(practice.moved < SUBTLE for _, practice, _ in judged)),
         ("that leave AP as it is", sum(practice.unchanged_ap(clean) for _, practice, clean in judged)),
-        ("false alarms of benign changes", share(sum(it.alarm is not None for it in quiet), len(quiet))),
+        (
+            "false alarms of benign changes",
+            share(sum(it.alarm is not None for it in quiet), sum(it.counts for it in quiet)),
+        ),
+        ("benign changes without effect here, not counted", sum(not it.counts for it in quiet)),
         (
             f"processor time of {sum(it.seconds > 0 for it in report.outcomes)} plantings, the usual judges included",
             f"{sum(it.seconds for it in report.outcomes) / 60:.0f} min",
@@ -139,7 +149,7 @@ def _by_stage(report: MutationReport) -> str:
 
 
 def _survivors(report: MutationReport) -> str:
-    rows = [(f"`{it.mutant}`", it.case, it.why, it.explained or "nobody knows why") for it in report.survivors]
+    rows = [(f"`{it.mutant}`", it.case, it.why, it.explained or "not explained") for it in report.survivors]
     return "\n## Survivors\n\n" + table(["mutant", "case", "bug", "why it survives"], rows) if rows else ""
 
 
@@ -156,14 +166,20 @@ def _misplaced(report: MutationReport) -> str:
 def _benign(quiet: Sequence[Quiet]) -> str:
     if not quiet:
         return ""
+    said = {it.id: (it.changes, it.why) for it in BENIGN}
     rows = []
     for change in dict.fromkeys(it.change for it in quiet):
         here = [it for it in quiet if it.change == change]
         alarms = [
             f"{it.case}: {it.alarm.stage} {it.alarm.mode} {it.alarm.dtype}: {it.alarm.how}" for it in here if it.alarm
         ]
-        rows.append((f"`{change}`", here[0].why, len(here), "; ".join(alarms) or "none"))
-    return "\n## Benign changes\n\n" + table(["change", "why nothing may come of it", "cases", "alarms"], rows)
+        counted = [it for it in here if it.counts]
+        changes, why = said.get(change, (here[0].changes, here[0].why))
+        effect = next((it.effect for it in counted if it.effect), "") or ("" if counted else "without effect here")
+        seen = f"{len(counted)} of {len(here)}"
+        rows.append((f"`{change}`", changes, why, effect, seen, "; ".join(alarms) or ("none" if counted else "")))
+    head = ["change", "what it changes", "why nothing may follow", "seen in the first case", "counted", "alarms"]
+    return "\n## Benign changes\n\n" + table(head, rows)
 
 
 def _mutants(report: MutationReport) -> str:

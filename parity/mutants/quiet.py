@@ -1,4 +1,4 @@
-"""Make the benign changes, one at a time, and see whether anything cries wolf."""
+"""Make the benign changes, one at a time, and see whether any of them raises an alarm."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from parity.engines.host import RemoteSession
 from parity.errors import ParityError
 from parity.mutants.bench import PASSES, Bench, Catch, first_divergence
 from parity.mutants.benign import Benign
+from parity.mutants.effects import effects
 from parity.records.freeze import freeze
 from parity.records.store import write_record
 
@@ -24,19 +25,39 @@ LIVE = {
 }
 
 
+SITUATION = "a record frozen live: the engines are the same there, too"
+
+
 @dataclass(frozen=True)
 class Quiet:
-    """One benign change in one case; ``alarm`` is what it set off, ``None`` if nothing."""
+    """One benign change in one case.
+
+    Attributes:
+        why: why nothing may follow.
+        alarm: what it set off, ``None`` if nothing.
+        effect: what it was seen to change in a run; empty where that is nothing: it is not checked then, and does not
+            count. ``None`` where nobody looked: earlier versions did not, and another situation is no change.
+        changes: what it changes, in plain words.
+    """
 
     change: str
     case: str
     why: str
     alarm: Catch | None
     records: tuple[str, ...]
+    effect: str | None = None
+    changes: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it changed something, so that no alarm means something."""
+        return self.effect != ""
 
 
 def try_changes(bench: Bench, changes: Sequence[Benign]) -> Iterator[Quiet]:
     """Check a case's every stage, mode and dtype under one benign change after the other.
+
+    A change that is seen to change nothing in a run is not checked: no alarm would say nothing.
 
     Raises:
         ParityError: the unchanged engine diverges.
@@ -44,11 +65,10 @@ def try_changes(bench: Bench, changes: Sequence[Benign]) -> Iterator[Quiet]:
     for mode, dtype in PASSES:
         bench.verify(mode, dtype)
     records = tuple(record.id for record in bench.records)
-    for change in changes:
-        if change.concerns(bench.case.id):
-            with change.apply():
-                alarm = first_divergence(bench.checker, bench.records)
-            yield Quiet(change.id, bench.case.id, change.why, alarm, records)
+    concerned = [change for change in changes if change.concerns(bench.case.id)]
+    for change, seen in effects(bench, concerned):
+        alarm = first_divergence(bench.checker, bench.records) if seen else None
+        yield Quiet(change.id, bench.case.id, change.why, alarm, records if seen else (), seen, change.changes)
 
 
 def try_live(case: Case, connect: Callable[[], RemoteSession]) -> Iterator[Quiet]:
@@ -61,11 +81,11 @@ def try_live(case: Case, connect: Callable[[], RemoteSession]) -> Iterator[Quiet
         bench = Bench(case, Path(folder))
         for record in bench.records:
             alarm = first_divergence(bench.checker, [record])
-            yield Quiet(record.id, case.id, "frozen live: another situation is the same detector", alarm, (record.id,))
+            yield Quiet(record.id, case.id, SITUATION, alarm, (record.id,))
 
 
 def _silent(_: str) -> None:
-    """Tell nobody how far freezing has come."""
+    """Say nothing of how far freezing has come."""
 
 
 def chosen(changes: Sequence[Benign], pattern: str) -> tuple[Benign, ...]:
