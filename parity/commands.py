@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from parity.cases.base import Batch, Case, TrainingBatch
+from parity.cases.base import MOST_RANKS, Batch, Case, TrainingBatch
 from parity.cases.registry import cases_with, find_case, nearest
 from parity.check import Checker, missing_record
 from parity.compare.known import without_effect
@@ -137,8 +137,9 @@ def _drawn_batch(options: argparse.Namespace) -> tuple[str, Batch]:
 
 def _require_ranks(options: argparse.Namespace, images: int) -> None:
     """Refuse a number of processes that do not all have an image, or that take more steps than one."""
-    if not 1 <= options.ranks <= images:
-        raise ParityError(f"--ranks {options.ranks}: 1 to {images} processes, as every one needs an image of --sizes")
+    most = min(images, MOST_RANKS)
+    if not 1 <= options.ranks <= most:
+        raise ParityError(f"--ranks {options.ranks}: 1 to {most} processes, as every one needs an image of --sizes")
     if options.ranks > 1 and options.steps != 1:
         raise ParityError("--ranks and --steps: several processes take one step together; leave one of the two out")
 

@@ -14,13 +14,22 @@ import pytest
 import torch
 from test_host import is_gone
 
-from parity.cases.base import GRADIENTS, LOSS, OPTIMIZER_STEP
+from parity.cases.base import GRADIENTS, LOSS, OPTIMIZER_STEP, TrainingBatch
+from parity.cases.registry import find_case
+from parity.check_ranks import greatest_difference, new_ranks
+from parity.compare.tensors import measure
+from parity.compare.verdicts import Verdict
 from parity.engines import host, ranks
 from parity.engines.base import Run
 from parity.engines.host import RemoteSession
-from parity.engines.ranks import Ranks, merged, of_rank, share_of
+from parity.engines.ranks import Ranks, labelled, merged, of_rank, share_of
+from parity.engines.session import Session
+from parity.engines.training import AGREE
 from parity.errors import EngineError, ParityError
+from parity.mutants.registry import find_mutant
+from parity.records.images import drawn_objects, encoded_images
 from parity.records.kinds import draws_among
+from parity.report.results import TensorResult
 
 # Stands in for parity/engines/session.py in the workers: process 1 behaves as it was asked to load, then both exchange.
 STUB = """
@@ -227,3 +236,54 @@ def test_what_processes_should_have_in_common_is_kept_once_and_of_each_where_it_
     assert same.produced[GRADIENTS] == ("norm", *own)
     assert same.produced[LOSS] == ("rank[0].total", "rank[1].total")
     assert other.produced[GRADIENTS] == ("norm", own[0], "rank[1].norm", own[1])
+
+
+def test_two_processes_with_the_same_share_do_what_one_does_alone() -> None:
+    """Then every average is what each process has itself: x / 2 + x / 2, without any rounding."""
+    case = find_case("ddq_fcn_r50_12e")
+    batch = TrainingBatch(seed=1, sizes=((40, 56),), objects=(3,))
+    files, objects = encoded_images(batch, seed=1), drawn_objects(batch)
+    doubled = {**objects, **{name.replace("[0]", "[1]"): tensor for name, tensor in objects.items()}}
+    alone = Session(case.new)
+    alone.configure(threads=1)
+    try:
+        alone.load(case.id, "fp64")
+        alone.fill(1)
+        expected = alone.train({**alone.preprocess(files, (0, 0)).tensors, **objects})
+    finally:
+        alone.close()
+    with new_ranks(case, 2, device="cpu", planted=None) as together:
+        together.configure(threads=1)
+        together.load(case.id, "fp64")
+        together.fill(1)
+        actual = together.train({**together.preprocess(files * 2, (0, 0)).tensors, **doubled})
+    assert bool(actual.tensors[AGREE])
+    assert set(actual.produced[OPTIMIZER_STEP]) == {*expected.produced[OPTIMIZER_STEP], AGREE}
+    for name in expected.produced[LOSS]:
+        for rank in range(2):
+            assert measure(actual.tensors[labelled(rank, name)], expected.tensors[name]).rel_rms <= 1e-14, name
+    for stage in (GRADIENTS, OPTIMIZER_STEP):
+        for name in expected.produced[stage]:
+            assert measure(actual.tensors[name].double(), expected.tensors[name].double()).rel_rms <= 1e-14, name
+
+
+def test_a_note_says_how_near_losses_and_gradients_came() -> None:
+    compared = (("a", 1e-15), ("b", 2e-14))
+    results = tuple(TensorResult(name, Verdict.EQUAL, rel_rms=error, count=1) for name, error in compared)
+    assert greatest_difference(LOSS, results, 2) == (
+        "2 processes: the greatest relative difference (RMS) is 2.0e-14, of b",
+    )
+    assert greatest_difference("neck", results, 2) == ()
+    assert greatest_difference(LOSS, (), 2) == ()
+
+
+def test_other_processes_find_a_mutant_by_its_id_and_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from parity.mutants import Mutant\nfrom parity.mutants.plant import together\n"
+        "MUTANTS = [Mutant('mine', 'loss', ('ddq_fcn_r50_12e',), together(), 'because')]\n"
+    )
+    assert find_mutant("loss-processes-sum", "").file == ""
+    assert find_mutant("mine", str(file)).file == str(file)
+    with pytest.raises(ParityError, match=r"^mutant mine is not in the families: other processes cannot plant it$"):
+        find_mutant("mine", "")

@@ -94,6 +94,15 @@ def test_a_manifest_without_what_its_kind_of_record_has_is_refused(folder: Path,
         Record(folder)
 
 
+@pytest.mark.parametrize("ranks", [0, 65, 10**9, "2"])
+def test_a_manifest_that_asks_for_no_or_many_processes_is_refused(folder: Path, ranks: object) -> None:
+    alter(folder, lambda manifest: manifest["batch"].update(ranks=2))
+    assert Record(folder).manifest["batch"]["ranks"] == 2
+    alter(folder, lambda manifest: manifest["batch"].update(ranks=ranks))
+    with pytest.raises(ParityError, match=r"manifest\.json is damaged: [^\n]*\$\.batch\.ranks"):
+        Record(folder)
+
+
 def test_every_tensor_comes_back_bit_for_bit(folder: Path) -> None:
     record = Record(folder)
     assert list(record.entries) == sorted(contents())

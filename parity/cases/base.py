@@ -17,6 +17,8 @@ LOSS, GRADIENTS, OPTIMIZER_STEP, TRAJECTORY = "loss", "gradients", "optimizer_st
 SCHEDULE, INITIALISATION, TRAIN_PIPELINE = "schedule", "initialisation", "train_pipeline"
 TRAIN_IMAGES = "train_images"  # the training pipeline again, on images written in every way
 
+MOST_RANKS = 64  # processes of one record: every one is started, whoever wrote the record
+
 # What the preprocessing tells the detector about each image, beside the pixels.
 METAS = ("img_shape", "ori_shape", "scale_factor", "batch_input_shape")
 

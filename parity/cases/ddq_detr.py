@@ -275,6 +275,11 @@ CASES = (
         weights=SWIN_WEIGHTS,
         initial_seeds=4,  # each costs two seconds
         records={"padded": Batch(seed=8, sizes=((64, 96), (50, 80))), "odd-images": odd_images(8)},
-        training=small_training(150),
+        training={
+            # Two processes of Swin-L in float64 were not tried: neither memory nor time of a small machine allowed it.
+            name: batch
+            for name, batch in small_training(150).items()
+            if batch.ranks == 1
+        },
     ),
 )

@@ -188,6 +188,14 @@ def short_records(seed: int) -> Dict[str, Batch]:
     }
 
 
+def two_ranks(seed: int) -> TrainingBatch:
+    """Return the batch of two processes with an image each, and twelve objects and three.
+
+    Enough for all divisors but one to lie above their bound of 1: below it an average and a sum are the same.
+    """
+    return TrainingBatch(seed, sizes=((48, 64), (40, 56)), objects=(12, 3), ranks=2)
+
+
 def training(seed: int) -> Dict[str, TrainingBatch]:
     """Return the batches that training is proven on: of one seed, so that the weights are made once."""
     two = ((64, 96), (48, 80))
@@ -197,6 +205,7 @@ def training(seed: int) -> Dict[str, TrainingBatch]:
         "train-no-object": TrainingBatch(seed, sizes=two, objects=(0, 0)),
         "train-one-object": TrainingBatch(seed, sizes=((64, 64),), objects=(1,)),
         "train-hundred": TrainingBatch(seed, sizes=((96, 128),), objects=(100,)),
+        "train-two-ranks": two_ranks(seed),
         "trajectory": TrainingBatch(seed, sizes=((64, 64),) * 6, objects=(3, 0, 1, 6, 2, 12), steps=10, per_step=2),
     }
 

@@ -65,6 +65,7 @@ class Session:
         self._batches: Iterator[Any] = iter(())
         self._detector: Optional[Detector] = None
         self._numerics = Numerics()
+        self._planted = ExitStack()
 
     def close(self) -> None:
         """Let go of the model, and put the settings back that ``configure`` changed."""
@@ -313,7 +314,7 @@ class Session:
         """Plant a bug in the engine for good, by its id: a built-in one, or one of a file (new interpreters only)."""
         from parity.mutants.registry import find_mutant
 
-        find_mutant(mutant, file).apply().__enter__()
+        self._planted.enter_context(find_mutant(mutant, file).apply())  # one that nobody holds undoes itself
 
     def train(self, batch: Mapping[str, torch.Tensor], **options: Any) -> Run:
         """Train on ``image``, metas and ground truth; see ``training.train``. The weights are spent afterwards."""

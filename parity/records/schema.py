@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from parity.cases.base import MOST_RANKS
 from parity.compare.budgets import Noise
 
 # The greatest share of a tensor's size that its float32 noise may be. Of all committed records the greatest is 0.1 %;
@@ -61,6 +62,7 @@ class _Batch(msgspec.Struct):
     seed: int = 0
     steps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
     per_step: Extent = 0
+    ranks: Annotated[int, msgspec.Meta(ge=1, le=MOST_RANKS)] = 1
 
 
 class _Weights(msgspec.Struct):

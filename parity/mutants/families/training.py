@@ -13,7 +13,16 @@ from parity.engines import group
 from parity.mutants.base import Mutant
 from parity.mutants.edits import attribute, comparison, constant, keyword, swapped_elements, without_call
 from parity.mutants.families.common import DETR_4, FCN_12, FCN_36, RCNN_12, RCNN_36
-from parity.mutants.plant import Plant, config, edited, modules_of, on_model, result_of, set_attribute, together
+from parity.mutants.plant import (
+    Plant,
+    config,
+    edited,
+    modules_of,
+    on_model,
+    result_of,
+    set_attribute,
+    together,
+)
 
 DENSE_LOSS = "parity.ports.dense_loss"
 ASSIGNER = "parity.ports.assigner"
@@ -254,7 +263,6 @@ UPDATE = bugs(
 
 # What several processes divide by. One process alone shows none of these.
 REDUCED_MEAN = "mmdet.utils.dist_utils:reduce_mean"
-REGION_LOSS = "parity.ports.dii_head:DDQDIIHead.loss_and_target"
 QUERY_LOSS = "mmdet.models.dense_heads.ddq_detr_head:DDQDETRHead._loss_for_distinct_queries_single"
 NOISE_LOSS = "mmdet.models.dense_heads.dino_head:DINOHead._loss_dn_single"
 DENSE_QUERY_LOSS = "mmdet.models.losses.ddq_detr_aux_loss:DDQAuxLoss.loss"
@@ -268,10 +276,8 @@ def over_processes(change: Callable[[Any, int], Any]) -> Plant:
 PROCESSES = bugs(
     LOSS,
     "loss-processes",
-    FCN_12,
-    ("sum", over_processes(operator.mul), "the sum over processes for their mean", FCN_12, RCNN_12, DETR_4),
-    ("own", edited(f"{DENSE_LOSS}:_divisor", without_call("reduce_mean")), "an average of ratios for their ratio"),
-    ("own-regions", edited(REGION_LOSS, without_call("reduce_mean")), "positives of its own", RCNN_12),
+    DETR_4,
+    ("sum", over_processes(operator.mul), "the sum over processes for their mean", DETR_4),
     ("own-queries", edited(QUERY_LOSS, without_call("reduce_mean", 1)), "positives of its own", DETR_4),
     ("own-classes", edited(QUERY_LOSS, without_call("reduce_mean", 0)), "class weights of its own", DETR_4),
     ("own-noise", edited(NOISE_LOSS, without_call("reduce_mean", 1)), "noised copies of its own", DETR_4),
