@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.engines import host
+from parity.engines import host, interpreter
 from parity.engines.host import RemoteSession
 from parity.errors import ParityError
 
@@ -56,6 +56,18 @@ class Session:
         print("garbage \\x00\\xff" * 1000, flush=True)
         os.write(1, b"\\x00\\x01\\x02garbage" * 1000)
         os.write(2, b"\\xff\\xfegarbage" * 1000)
+
+    def forks_and_dies(self):
+        if os.fork():
+            os._exit(7)
+        time.sleep(1000)
+
+    def is_killed(self):
+        os.kill(os.getpid(), 9)
+
+    def has_children(self):
+        import subprocess
+        return {"child": [subprocess.Popen(["sleep", "1000"]).pid, os.fork() or time.sleep(1000)]}
 
     def raises(self):
         innermost = {}
@@ -214,6 +226,157 @@ def test_a_program_that_is_no_python_is_one_line() -> None:
     assert program is not None
     with pytest.raises(ParityError, match=r"^--legacy-python .*true: no worker starts there \([^\n]+\)$"):
         start(python=program)
+
+
+def leftovers(scratch: Path) -> list[str]:
+    return [path.name for path in scratch.iterdir() if path.name.startswith("parity-worker-")]
+
+
+def test_a_worker_that_forks_and_dies_is_noticed_and_its_child_ended(worker: RemoteSession, scratch: Path) -> None:
+    message = r"^engine stub_engine, load forks_and_dies: the worker died; it ended with exit status 7; the end of"
+    begin = time.monotonic()
+    with pytest.raises(ParityError, match=message):
+        worker.load("forks_and_dies", "fp64")
+    assert time.monotonic() - begin < worker.time_limit
+    assert leftovers(scratch) == []
+
+
+def test_a_worker_that_is_killed_is_told_as_such(worker: RemoteSession) -> None:
+    message = (
+        r"load is_killed: the worker died; it was killed \(SIGKILL\): memory ran out, or somebody ended it; the end"
+    )
+    with pytest.raises(ParityError, match=message):
+        worker.load("is_killed", "fp64")
+
+
+def test_what_a_worker_started_ends_with_it(worker: RemoteSession) -> None:
+    children = worker.load("has_children", "fp64")["child"]
+    assert len(children) == 2
+    worker.close()
+    assert all(is_gone(child) for child in children)
+
+
+def customised(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """Have every interpreter that is started from here run this before anything else."""
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(folder / "site"))
+
+
+BANNERS = {
+    "printed": "print('Welcome!' * 1000)",
+    "written": "import os; os.write(1, bytes(range(256)) * 100)",
+    "left in a buffer": "import sys; sys.stdout = open(1, 'w', closefd=False); sys.stdout.write('Welcome!')",
+    "by another process": (
+        "import subprocess, sys; subprocess.Popen(['sh', '-c', 'while echo garbage; do sleep 0.01; done'])"
+    ),
+    "by a thread": (
+        "import os, threading, time\n"
+        "def chatter():\n"
+        "    while True:\n"
+        "        os.write(1, b'garbage'); time.sleep(0.001)\n"
+        "threading.Thread(target=chatter, daemon=True).start()"
+    ),
+    "and stdin read": "import sys; sys.stdin.read(); print('read')",
+}
+
+
+@pytest.mark.parametrize("banner", BANNERS)
+def test_what_an_interpreter_prints_at_start_disturbs_nothing(
+    banner: str, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customised(tmp_path, monkeypatch, BANNERS[banner])
+    with closing(start()) as session:
+        assert session.load("well", "fp64") == {"well": [1, 2]}
+        assert session.load("chatters", "fp64") == {"chatters": [1, 2]}
+    assert is_gone(pid_of(session))
+    assert leftovers(scratch) == []
+
+
+def test_an_interpreter_that_hangs_at_start_is_ended_at_its_limit(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = tmp_path / "pid"
+    source = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
+    customised(tmp_path, monkeypatch, source)
+    monkeypatch.setattr(interpreter, "START_LIMIT", 5.0)
+    message = rf"^--legacy-python {sys.executable}: no worker starts there \(it ran nothing within 5 s\)$"
+    with pytest.raises(ParityError, match=message):
+        start()
+    assert not pid.exists() or is_gone(int(pid.read_text()))
+    assert leftovers(scratch) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("import os; os._exit(3)", "it ended with exit status 3"),
+        ("import os; os.kill(os.getpid(), 9)", r"it was killed \(SIGKILL\): memory ran out, or somebody ended it"),
+        ("import os; os.write(2, b'no licence\\n'); os._exit(1)", "no licence"),
+        ("import os\nif os.fork(): os._exit(4)\nimport time; time.sleep(1000)", "it ended with exit status 4"),
+    ],
+)
+def test_an_interpreter_that_ends_at_start_is_one_line(
+    source: str, why: str, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customised(tmp_path, monkeypatch, source)
+    with pytest.raises(ParityError, match=rf"^--legacy-python {sys.executable}: no worker starts there \({why}\)$"):
+        start()
+    assert leftovers(scratch) == []
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that puts a stand-in of ssh in its place: it says something first, and runs all here."""
+
+    def put(first: str) -> None:
+        (tmp_path / "bin").mkdir()
+        script = tmp_path / "bin" / "ssh"
+        script.write_text(f'#!/bin/sh\n{first}\nfor last; do :; done\nexec sh -c "$last"\n')
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    return put
+
+
+@pytest.mark.parametrize("first", ["true", "echo Welcome to this machine", "head -c 100000 /dev/zero"])
+def test_a_worker_over_ssh_may_be_greeted(first: str, ssh: Callable[[str], None], scratch: Path) -> None:
+    ssh(first)
+    with closing(start(python=f"ssh=somewhere//python={sys.executable}")) as session:
+        assert session.load("chatters", "fp64") == {"chatters": [1, 2]}
+        assert session.load("well", "fp64") == {"well": [1, 2]}
+    assert is_gone(pid_of(session))
+    assert leftovers(scratch) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "why"),
+    [
+        ("echo no route to host >&2; exit 255", "no route to host"),
+        ("exec yes", "it prints without an end"),
+        ("exec sleep 1000", "it ran nothing within 5 s"),
+    ],
+)
+def test_ssh_that_does_not_reach_a_worker_is_one_line(
+    first: str, why: str, ssh: Callable[[str], None], scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh(first)
+    if "sleep" in first:
+        monkeypatch.setattr(interpreter, "START_LIMIT", 5.0)
+    with pytest.raises(ParityError, match=rf"^--legacy-python ssh=somewhere//python=py: no worker .* \({why}\)$"):
+        start(python="ssh=somewhere//python=py")
+    assert leftovers(scratch) == []
+
+
+def test_what_a_killed_host_left_is_swept_and_what_lives_is_not(scratch: Path, worker: RemoteSession) -> None:
+    lives = leftovers(scratch)
+    left = scratch / "parity-worker-left"
+    left.mkdir()
+    (left / "locked").touch()
+    (scratch / "parity-worker-of-an-earlier-version").mkdir()
+    start().close()
+    assert sorted(leftovers(scratch)) == sorted([*lives, "parity-worker-of-an-earlier-version"])
+    assert worker.load("well", "fp64") == {"well": [1, 2]}
 
 
 @pytest.fixture(scope="module")

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
-import subprocess
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import execnet
 import torch
 
 from parity.cases.outside import outside_files
 from parity.engines import wire
 from parity.engines.base import Run
+from parity.engines.interpreter import Interpreter
 from parity.engines.numerics import Settings, Value
 from parity.engines.session import Shapes
 from parity.errors import EngineError, ParityError
+from parity.locks import try_take
 from parity.taps.islands import Promote
 
 DEFAULT_TIME_LIMIT = 900.0  # seconds for one request
+_LOOK_EVERY = 0.5  # seconds between two looks at whether the worker lives
+_LAST_WORDS = 2.0  # seconds for what it said last to come, and for how it ended to be known
+_PREFIX, _LOCKED = "parity-worker-", "locked"
 
 # Runs in the legacy interpreter before anything of ours is there. Its standard error goes to a file that
 # the host reads when the worker dies; the kernel ends it with its host, even one killed outright.
@@ -100,30 +106,19 @@ class RemoteSession:
         self.time_limit = time_limit
         self.closed = False
         self._doing = "start"
+        self._tail = self._ending = ""
         local = "=" not in python
-        if local:
-            _require_python(python)
-        self._folder = Path(tempfile.mkdtemp(prefix="parity-worker-"))
-        self._log = self._folder / "stderr.log"
-        self._group = execnet.Group()
+        self._folder = WorkerFolder()
+        self._log = self._folder.path / "stderr.log"
+        self._interpreter: Interpreter | None = None
         try:
-            gateway = self._group.makegateway(f"popen//python={python}" if local else python)
-            self._channel = gateway.remote_exec(BOOTSTRAP)
-            setup = {"source": worker_source(), "folder": str(self._folder) if local else "", "local": local}
+            self._interpreter = Interpreter(python, log=self._log, limit=time_limit, environment=os.environ)
+            self._channel = self._interpreter.gateway.remote_exec(BOOTSTRAP)
+            setup = {"source": worker_source(), "folder": str(self._folder.path) if local else "", "local": local}
             self._channel.send(setup)
             self.folder = str(self._receive())
-        except (OSError, EOFError, execnet.HostNotFound) as error:
-            self.close()
-            raise ParityError(
-                f"--legacy-python {python}: no worker starts there ({error or 'it ended at once'})"
-            ) from error
-        except ParityError:
-            self.close()
-            raise
-        self._root = root
-        try:
             self.environment = self._ask("open", engine=engine, root=root, device=device)
-        except ParityError:
+        except BaseException:
             self.close()
             raise
 
@@ -136,8 +131,9 @@ class RemoteSession:
     def close(self) -> None:
         """End the worker, at once if it does not listen."""
         self.closed = True
-        self._group.terminate(timeout=1.0)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._interpreter is not None:
+            self._interpreter.end()
+        self._folder.remove()
 
     def fingerprint(self) -> dict[str, str]:
         return dict(self.environment)
@@ -246,13 +242,7 @@ class RemoteSession:
 
     def _receive(self) -> Any:
         try:
-            answer = self._channel.receive(self.time_limit)
-        except self._channel.TimeoutError as error:
-            self.close()
-            raise EngineError(
-                f"engine {self.engine}, {self._doing}: no answer within {self.time_limit:g} s; it was ended"
-                " (--time-limit gives it longer)"
-            ) from error
+            answer = self._awaited()
         except (EOFError, self._channel.RemoteError) as error:
             raise self._died(error) from error
         if "error" in answer:
@@ -261,23 +251,67 @@ class RemoteSession:
             raise kind(f"engine {self.engine}, {self._doing}: {answer['error']}", detail=detail)
         return answer["value"]
 
+    def _awaited(self) -> Any:
+        """Return the answer; raise where none comes in time, or none can come any more."""
+        assert self._interpreter is not None
+        until = time.monotonic() + self.time_limit
+        while True:
+            gone = self._interpreter.has_ended()  # before one looks: what it said last is on its way here
+            left = until - time.monotonic()
+            try:
+                return self._channel.receive(max(0.0, min(_LAST_WORDS if gone else _LOOK_EVERY, left)))
+            except self._channel.TimeoutError:
+                if gone:
+                    raise EOFError from None
+                if left <= 0.0:
+                    self.close()
+                    raise EngineError(
+                        f"engine {self.engine}, {self._doing}: no answer within {self.time_limit:g} s; it was ended"
+                        " (--time-limit gives it longer)"
+                    ) from None
+
     def _died(self, error: BaseException) -> WorkerDied:
-        tail = self._log.read_text(errors="replace")[-4000:] if self._log.exists() else ""
-        self.close()
+        assert self._interpreter is not None
+        if not self.closed:
+            self._tail = self._log.read_text(errors="replace")[-4000:] if self._log.exists() else ""
+            self._ending = self._interpreter.ending_within(_LAST_WORDS)
+            self.close()
+        how = f"{self._ending}; " if self._ending else ""
         return WorkerDied(
-            f"engine {self.engine}, {self._doing}: the worker died; the end of its standard error follows",
-            detail=tail or str(error),
+            f"engine {self.engine}, {self._doing}: the worker died; {how}the end of its standard error follows",
+            detail=self._tail or str(error),
         )
 
 
-def _require_python(program: str) -> None:
-    """Raise ``ParityError`` where a program is no Python: a gateway would wait for it in vain."""
-    try:
-        said = subprocess.run([program, "-c", "print(42)"], capture_output=True, text=True, check=False).stdout.strip()
-    except OSError as error:
-        said = str(error.strerror)
-    if said != "42":
-        raise ParityError(f"--legacy-python {program}: no worker starts there ({said or 'it is no Python'})")
+class WorkerFolder:
+    """A temporary folder that a lock belongs to: what a killed host left is removed when the next one starts."""
+
+    def __init__(self) -> None:
+        self._sweep()
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try_take(self._lock)
+        (self.path / _LOCKED).touch()  # from here on it may be swept, if the lock is free
+
+    def remove(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @staticmethod
+    def _sweep() -> None:
+        for leftover in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+            if not (leftover / _LOCKED).is_file():
+                continue
+            with suppress(OSError):
+                lock = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    if os.fstat(lock).st_uid == os.getuid() and try_take(lock):
+                        shutil.rmtree(leftover, ignore_errors=True)
+                finally:
+                    os.close(lock)
 
 
 def _plain(promote: Promote) -> bool | list[str]:
