@@ -165,7 +165,7 @@ def check(options: argparse.Namespace) -> Verdict:
     if (options.cases and missing) or len(missing) == len(cases):
         raise ParityError(f"{fixtures} holds no record of {missing[0]}: `parity freeze {missing[0]}` makes one")
     alone = sum(map(len, folders.values())) == 1  # what a single record is refused for is a matter of the call
-    start = time.perf_counter()
+    start, began = time.perf_counter(), time.time()
     results: list[StageResult] = []
     notes: list[str] = []
     environment: dict[str, object] = {**provenance(options.device), "records": {}, "manifests": {}, "checks": {}}
@@ -180,7 +180,7 @@ def check(options: argparse.Namespace) -> Verdict:
     if options.report_dir:
         environment["limits"] = told((result.case for result in results), fixtures)
     seconds = round(time.perf_counter() - start, 1)
-    return _finish(Report(environment, tuple(results), seconds), options, notes)
+    return _finish(Report(environment, tuple(results), seconds), options, notes, began)
 
 
 def _nothing_to_check(case: Case, options: argparse.Namespace) -> str:
@@ -260,7 +260,7 @@ def _unfinished(blank: StageResult, stages: Sequence[str], error: Exception) -> 
         yield replace(blank, stage=stage, error=f"not run, after an error in {stages[0]}" if number else said)
 
 
-def _finish(report: Report, options: argparse.Namespace, notes: Sequence[str]) -> Verdict:
+def _finish(report: Report, options: argparse.Namespace, notes: Sequence[str], began: float) -> Verdict:
     print_results(report.results)
     for note in notes:
         print(note)
@@ -273,7 +273,7 @@ def _finish(report: Report, options: argparse.Namespace, notes: Sequence[str]) -
     if options.report_dir:
         from parity.report.publish import publish
 
-        for line in publish(report, options.report_dir):
+        for line in publish(report, options.report_dir, began=began):
             print(line)
     return report.verdict
 

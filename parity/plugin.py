@@ -260,7 +260,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         from parity.report.terminal import summarise
 
         try:
-            summarise(_gathered_report(config), terminalreporter, folder=config.getoption("report_dir"))
+            began = time.time() - (time.perf_counter() - _began)
+            folder = config.getoption("report_dir")
+            summarise(_gathered_report(config), terminalreporter, folder=folder, began=began)
         except ParityError as error:  # a report that was asked for and is not there: CI must not go on as if it were
             terminalreporter.write_line(f"parity: {error}", red=True)
             config.stash[session_key].exitstatus = pytest.ExitCode.USAGE_ERROR

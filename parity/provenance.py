@@ -25,7 +25,7 @@ def provenance(device: str, *, folder: Path | None = None) -> dict[str, str]:
         ``series`` (``PARITY_SERIES``: the runs that the history compares with one another).
     """
     facts = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "when": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "parity": __version__,
         "device": device,
         "commit": _commit(folder or Path()),

@@ -11,6 +11,9 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -448,6 +451,78 @@ def test_a_run_that_is_replaced_before_anybody_looked_is_in_the_history(tmp_path
     list(publish(run_of(when="2026-11-05T02:00:00+00:00"), tmp_path / "reports" / "latest"))
     runs = read_history(tmp_path / "reports").history.runs
     assert [(run.name, run.verdict.passes) for run in runs] == [("latest", False), ("latest", True)]
+
+
+def test_a_run_written_meanwhile_is_kept_and_the_other_gets_a_folder_beside_it(tmp_path: Path) -> None:
+    folder, began = tmp_path / "reports" / "latest", time.time() - 60.0
+    reports = [run_of(check(stage)) for stage in ("backbone", "encoder", "decoder")]
+    lines = [list(publish(report, folder, began=began)) for report in reports]
+    assert lines[0] == [f"report: {folder / 'index.html'}", f"history: {tmp_path / 'reports' / 'index.html'}"]
+    third = folder.with_name("latest-3")
+    assert lines[2] == [
+        f"report: another run was written to {folder} meanwhile and is kept; this one is in {third}",
+        f"report: {third / 'index.html'}",
+        f"history: {tmp_path / 'reports' / 'index.html'}",
+    ]
+    for report, name in zip(reports, ("latest", "latest-2", "latest-3"), strict=True):
+        assert read_report(folder.with_name(name)) == report
+    assert {run.name for run in read_history(tmp_path / "reports").history.runs} == {"latest", "latest-2", "latest-3"}
+    list(publish(reports[1], folder, began=time.time() + 60.0))  # a run that began after all of them
+    assert read_report(folder) == reports[1]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from report_tools import check, run_of
+from parity.report.publish import publish
+
+folder, name = Path(sys.argv[1]), sys.argv[2]
+sys.stdin.readline()  # both begin at once
+for number in range(4):
+    run = run_of(check(name), when=f"2026-11-2{number}T02:00:00+00:00", commit=name, parity=f"{name}-{number}")
+    assert list(publish(run, folder))[1].startswith("history: /")
+"""
+
+
+def test_two_writers_of_one_folder_at_once_are_both_in_the_history_and_never_mixed(tmp_path: Path) -> None:
+    folder = tmp_path / "reports" / "latest"
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(folder), name],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+        for name in ("backbone", "encoder")
+    ]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(b"\n")
+        writer.stdin.close()
+    while any(writer.poll() is None for writer in writers):
+        assert_one_run(folder)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert_one_run(folder)
+    runs = read_history(folder.parent).history.runs
+    lines = (folder.parent / "history.jsonl").read_text().splitlines()
+    assert {json.loads(line)["surroundings"]["parity"] for line in lines} == {
+        f"{name}-{number}" for name in ("backbone", "encoder") for number in range(4)
+    }
+    assert len(runs) == 4  # a folder's name and the time are a run's name: four times are there
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def assert_one_run(folder: Path) -> None:
+    """Whatever lies in a folder of a run at any moment is of one run."""
+    try:
+        page = (folder / "index.html").read_text("utf-8")
+        results = json.loads((folder / "results.json").read_text("utf-8"))["environment"]["parity"]
+        again = (folder / "index.html").read_text("utf-8")
+    except FileNotFoundError:
+        return
+    if page == again:
+        assert results in page
 
 
 def test_a_run_elsewhere_writes_nothing_beside_itself(tmp_path: Path) -> None:

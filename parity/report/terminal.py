@@ -13,8 +13,12 @@ from parity.report.order import in_order, rerun
 from parity.report.results import Report
 
 
-def summarise(report: Report, terminal: Any, *, folder: Path | None) -> None:
-    """Write the summary to pytest's terminal, and the report into ``folder`` if there is one."""
+def summarise(report: Report, terminal: Any, *, folder: Path | None, began: float | None = None) -> None:
+    """Write the summary to pytest's terminal, and the report into ``folder`` if there is one.
+
+    Args:
+        began: when the run did, in seconds since 1970.
+    """
     results = in_order(report.results)
     passed = sum(result.verdict.passes for result in results)
     flips = sum(decision.flips for result in results for decision in result.decisions)
@@ -31,5 +35,5 @@ def summarise(report: Report, terminal: Any, *, folder: Path | None) -> None:
     if folder:
         from parity.report.publish import publish
 
-        for line in publish(replace(report, results=tuple(results)), folder):
+        for line in publish(replace(report, results=tuple(results)), folder, began=began):
             terminal.write_line(line)
