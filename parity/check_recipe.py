@@ -84,7 +84,8 @@ def check_train_pipeline(session: Session, case: Case, stored: StoredTensors, *,
         if entry.stage == stage and base_name(entry.name) == "draws"
     }
     annotations = stored[f"{stage}/annotations"].numpy().tobytes()
-    settings = record.manifest["recipe"][stage]
+    facts = record.manifest["recipe"][stage]
+    settings = {name: facts[name] for name in ("epochs", "seed")}
     run = session.recipe(case.id, stage, files=files, annotations=annotations, forced=forced, **settings)
     tensors = compare_tensors(run, stored, case, stage=stage, mode=ISOLATED, dtype="fp64")
     return Judged(tensors, other_questions(run.tensors, forced))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from parity.cases.base import PREPROCESS, Batch
+from parity.cases.base import PREPROCESS, TRAIN_IMAGES, Batch, Case
 from parity.cases.odd_images import PREFIX, WAYS
 from parity.cases.registry import all_cases
+from parity.engines.mmdet3 import Mmdet3Engine
 from parity.errors import ParityError
 from parity.mutants.families.images import READERS
 from parity.mutants.plant import Plant
@@ -52,6 +53,20 @@ def test_every_case_is_compared_on_them() -> None:
             record = case.records["odd-images"]
             assert record.files == tuple(PREFIX + way for way in WAYS)
             assert record.stages == (PREPROCESS,)
+
+
+@pytest.mark.filterwarnings("ignore")  # of reading configs
+def test_every_training_pipeline_is_compared_on_them_in_some_case() -> None:
+    def pipeline(case: Case) -> list[Any]:
+        steps: list[Any] = Mmdet3Engine().config(case).train_dataloader.dataset.pipeline
+        return steps
+
+    trained = [case for case in all_cases().values() if case.recipe_stages]
+    shown = [case for case in trained if TRAIN_IMAGES in case.recipe_stages]
+    assert {case.id.split("_r50")[0] for case in shown} == {"ddq_fcn", "ddq_rcnn", "ddq_detr_4scale"}
+    assert len(trained) == 7
+    for case in trained:
+        assert any(pipeline(other) == pipeline(case) for other in shown), case.id
 
 
 @pytest.mark.parametrize("way", WAYS)

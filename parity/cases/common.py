@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_PIPELINE, Fill, Meaning
+from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_IMAGES, TRAIN_PIPELINE, Fill, Meaning
 from parity.cases.deviations import DegenerateBoxes, PaddedToSquare, SquareImages
 
 # What every detector's preprocessing gives.
@@ -67,6 +67,8 @@ SQUARE_IMAGES = SquareImages(
 
 # What of a training's set-up is compared, in every case.
 RECIPE_STAGES = (SCHEDULE, INITIALISATION, TRAIN_PIPELINE)
+# For one case of each detector; the training pipelines of the others are, word for word, those of these.
+RECIPE_WITH_IMAGES = (*RECIPE_STAGES, TRAIN_IMAGES)
 RECIPE_TENSORS = {
     "epoch_length": Meaning("iterations of one epoch of COCO train2017 on 8 GPUs (1,)", "iterations"),
     "iterations": Meaning(

@@ -6,7 +6,7 @@ from typing import Any, Dict, Tuple
 
 from parity.cases import ddq_fcn, ddq_limits
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Slice, Stage, TrainingBatch
-from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RESNET
+from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RECIPE_WITH_IMAGES, RESNET
 from parity.cases.deviations import AbsentMask
 from parity.cases.odd_images import odd_images
 from parity.cases.patterns import Constant, Ignore, Instances, Many, Metas, Samples, Split
@@ -217,7 +217,16 @@ SWIN_WEIGHTS = (
 NECK_OF_4 = ("p3", "p4", "p5", "p6")
 
 
-def case(name: str, title: str, config: str, *, reported_ap: float, stages: Tuple[Stage, ...], **others: Any) -> Case:
+def case(
+    name: str,
+    title: str,
+    config: str,
+    *,
+    reported_ap: float,
+    stages: Tuple[Stage, ...],
+    recipe_stages: Tuple[str, ...] = RECIPE_STAGES,
+    **others: Any,
+) -> Case:
     """Return one DDQ DETR; both engines call its config alike."""
     return Case(
         id=name,
@@ -228,7 +237,7 @@ def case(name: str, title: str, config: str, *, reported_ap: float, stages: Tupl
         reported_ap=reported_ap,
         stages=stages,
         tensors={**FEATURES, **TENSORS},
-        recipe_stages=RECIPE_STAGES,
+        recipe_stages=recipe_stages,
         deviations=DEVIATIONS,
         cliffs=CLIFFS,
         limits=ddq_limits.DETR,
@@ -250,6 +259,7 @@ CASES = (
         stages=stages(("c3", "c4", "c5"), NECK_OF_4),
         weights=WEIGHTS,
         records=RECORDS,
+        recipe_stages=RECIPE_WITH_IMAGES,
         training=ddq_fcn.training(140),
     ),
     case(

@@ -6,7 +6,7 @@ from typing import Dict
 
 from parity.cases import ddq_limits
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage, TrainingBatch
-from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RESNET, SQUARE_IMAGES
+from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RECIPE_WITH_IMAGES, RESNET, SQUARE_IMAGES
 from parity.cases.odd_images import odd_images
 from parity.cases.patterns import Constant, Detections, Ignore, Instances, Many, Metas, PerImage
 
@@ -226,7 +226,7 @@ CASES = (
         training_stages=TRAINING,
         legacy_training_stages=LEGACY_TRAINING,
         tensors=TENSORS,
-        recipe_stages=RECIPE_STAGES,
+        recipe_stages=RECIPE_WITH_IMAGES,
         deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
         records=records(20),

@@ -6,7 +6,7 @@ from typing import Any, Tuple
 
 from parity.cases import ddq_fcn, ddq_limits
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
-from parity.cases.common import RECIPE_STAGES, SQUARE_IMAGES
+from parity.cases.common import RECIPE_STAGES, RECIPE_WITH_IMAGES, SQUARE_IMAGES
 from parity.cases.ddq_fcn import AUXILIARY, BACKBONE, DENSE, LEVELS
 from parity.cases.deviations import NanNorm
 from parity.cases.odd_images import odd_images
@@ -265,7 +265,7 @@ CASES = (
         legacy_training_stages=LEGACY_TRAINING,
         loss_names=LOSS_NAMES,
         tensors=TENSORS,
-        recipe_stages=RECIPE_STAGES,
+        recipe_stages=RECIPE_WITH_IMAGES,
         deviations=(SQUARE_IMAGES, NAN_NORM),
         weights=WEIGHTS,
         records={

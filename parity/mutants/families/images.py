@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from parity.cases.base import PREPROCESS
+from parity.cases.base import PREPROCESS, TRAIN_IMAGES
 from parity.mutants.base import Mutant
 from parity.mutants.families.common import DETR_4, DETR_5, FCN_12, FCN_36, RCNN_12, RCNN_36, SWIN
 from parity.mutants.families.preprocessing import test_step
+from parity.mutants.families.recipe import transform
 from parity.mutants.plant import Plant, wrapped
 from parity.records.odd_images import EXIF_ORIENTATION
 
@@ -164,4 +165,23 @@ READERS: tuple[tuple[str, Plant, str, tuple[str, ...]], ...] = (
     ),
 )
 
-MUTANTS = tuple(Mutant(f"read-{name}", PREPROCESS, cases, plant, why) for name, plant, why, cases in READERS)
+TRAINED_CASES = (FCN_12, RCNN_36, DETR_4)
+TRAINED = (
+    (
+        "exif-ignored",
+        transform(LOAD, color_type="color_ignore_orientation"),
+        "EXIF orientations ignored",
+        TRAINED_CASES,
+    ),
+    ("pillow-reader", transform(LOAD, imdecode_backend="pillow"), "another library reads", TRAINED_CASES),
+    ("exif-clockwise", only(turned(6, 8), lambda _, p: p[::-1, ::-1]), "turned the other way", (DETR_4,)),
+    ("alpha-white", only(has_alpha, blended(255.0)), "alpha blended with white, not dropped", TRAINED_CASES),
+    ("palette-rgb", only(of_mode("P"), swapped), "red and blue exchanged in palettes alone", (FCN_12, DETR_4)),
+    ("sixteen-rounded", sixteen_read(lambda p: (p / 257.0).round()), "16 bits rounded, not cut", TRAINED_CASES),
+    ("cmyk-inverted", only(of_mode("CMYK"), lambda _, p: 255 - p), "inks taken for light", (RCNN_36,)),
+)
+
+MUTANTS = (
+    *(Mutant(f"read-{name}", PREPROCESS, cases, plant, why) for name, plant, why, cases in READERS),
+    *(Mutant(f"train-read-{name}", TRAIN_IMAGES, cases, plant, why) for name, plant, why, cases in TRAINED),
+)
