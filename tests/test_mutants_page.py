@@ -17,7 +17,7 @@ from parity.mutants import practice, quiet
 from parity.mutants.bench import Bench, Catch
 from parity.mutants.benign import BENIGN, Benign
 from parity.mutants.command import up_to_date
-from parity.mutants.effects import CUDA_ALONE, Watched, difference, effects, settings
+from parity.mutants.effects import CUDA_ALONE, Operators, Watched, difference, effects, settings
 from parity.mutants.outcomes import MutationReport, Outcome, read_quiet, to_json
 from parity.mutants.page import page
 from parity.mutants.plant import set_attribute, together
@@ -191,6 +191,16 @@ def test_a_change_that_changes_nothing_where_it_runs_does_not_count() -> None:
 def test_a_setting_of_cuda_is_none_of_a_cpu() -> None:
     assert not set(CUDA_ALONE) & settings("cpu").keys()
     assert set(CUDA_ALONE) <= settings("cuda").keys()
+
+
+@pytest.mark.parametrize(("best_first", "same"), [(True, True), (False, False)])
+def test_a_switch_of_an_operator_is_seen(best_first: bool, same: bool) -> None:
+    runs = []
+    for ordered in (True, best_first):
+        runs.append(Watched())
+        with Operators(runs[-1]):
+            torch.arange(5.0).topk(2, sorted=ordered)
+    assert (difference(runs[1], runs[0]) == "") is same
 
 
 def test_what_is_not_repeatable_is_no_evidence() -> None:

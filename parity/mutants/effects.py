@@ -33,7 +33,7 @@ class Watched:
         settings: those that the run reads, as they were in force when the model was called.
         modules: each module's class, switches and hooks, and whose forward is replaced.
         parameters: each parameter's place and strides, and whether it needs a gradient.
-        operators: the kernels that were called, in order.
+        operators: the kernels that were called, in order, with their switches and numbers.
         layouts: shape, strides and place of their tensors.
         bits: name -> digest of every tensor that the run gave.
     """
@@ -46,14 +46,18 @@ class Watched:
     bits: dict[str, str] = field(default_factory=dict)
 
 
-class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches the operators that are called while it is entered."""
+
     def __init__(self, watched: Watched) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.watched = watched
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.watched.operators.append(str(func))
-        tensors = [each for each in (*args, *(kwargs or {}).values()) if type(each) in (Tensor, torch.nn.Parameter)]
+        given = (*args, *(kwargs or {}).values())
+        settings = [each for each in given if isinstance(each, (bool, int, float, str))]
+        self.watched.operators.append(f"{func}{settings}")
+        tensors = [each for each in given if type(each) in (Tensor, torch.nn.Parameter)]
         self.watched.layouts += [_layout(tensor) for tensor in tensors]
         return func(*args, **(kwargs or {}))
 
@@ -138,7 +142,7 @@ def _watching(session: Session, watched: Watched) -> Iterator[None]:
         watched.settings = settings(session.engine.device)
         watched.modules += modules(model)
         watched.parameters += parameters(model)
-        with _Operators(watched):
+        with Operators(watched):
             return predict(model, image, metas)
 
     with replaced(session.engine, "predict", watching):
