@@ -10,9 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from parity.cases.base import METAS, PREPROCESS, TRAJECTORY, Case, Seen, base_name
+from parity.cases.base import PREPROCESS, TRAJECTORY, Case, Seen
 from parity.cases.deviations import Lifted
-from parity.cases.patterns import expand
 from parity.check_lifted import AsShipped
 from parity.check_ranks import Planted, greatest_difference, load_converted, new_ranks, ranks_of
 from parity.check_recipe import check_recipe
@@ -26,7 +25,6 @@ from parity.engines.ranks import Ranks
 from parity.engines.session import Session
 from parity.errors import ParityError
 from parity.records.kinds import (
-    CASCADE,
     GROUND_TRUTH,
     INFERENCE,
     ISOLATED,
@@ -34,7 +32,7 @@ from parity.records.kinds import (
     draws_among,
     is_draw,
 )
-from parity.records.layout import REPEATABLE, StoredTensors, array_key
+from parity.records.layout import REPEATABLE, StoredTensors, stored_inputs
 from parity.records.listing import LISTING
 from parity.records.store import Record
 from parity.report.results import KNOWN_DEVIATION, StageResult, TensorResult
@@ -184,21 +182,10 @@ class Checker:
         record = stored.record
         if stage_name == PREPROCESS:
             return _preprocess(session, stored)
-        stage = self.case.stage(stage_name)
-        known = [entry.name for entry in record.entries.values()]
-        names = dict.fromkeys(name for wanted in (*stage.inputs(), *METAS) for name in expand(wanted, known))
-        inputs = {name: self._input(stored, stage_name, name) for name in names}
+        inputs = stored_inputs(self.case.stage(stage_name), stored)
         absent = self.case.absent(inputs)
         forced = _forced(record, stored, stage_name)
         return session.replay(stage_name, inputs, forced=forced, absent=absent, promote=promote)
-
-    def _input(self, stored: StoredTensors, stage: str, name: str) -> Tensor:
-        if stage and base_name(name) in self.case.stage(stage).slices:
-            return stored[array_key(stage, name, "whole")]
-        for key, entry in stored.record.entries.items():
-            if entry.name == name and entry.role == "output" and entry.kind == "whole" and CASCADE in entry.modes:
-                return stored[key]
-        raise ParityError(f"{stored.record.folder} holds no {name}, which stage {stage} reads: freeze it again")
 
     def _cascade_runs(
         self, session: Session, stored: StoredTensors, wanted: Iterable[str]

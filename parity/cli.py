@@ -111,6 +111,7 @@ def _add_freeze(commands: Any) -> None:
     freeze.add_argument("--steps", type=int, default=1, metavar="N", help="a training record: a trajectory of N steps")
     freeze.add_argument("--ranks", type=int, default=1, metavar="N", help="a training record: N processes together")
     freeze.add_argument("--out", type=Path, metavar="DIR", help="where records go (default: fixtures)")
+    freeze.add_argument("--noise-only", action="store_true", help="measure the noise of records anew, keep their truth")
     freeze.add_argument("--batches", type=int, metavar="N", help="dump N batches of the training loader instead")
     freeze.add_argument("--engine", choices=("legacy", "new"), default="legacy", help="whose loader (with --batches)")
     _data_options(freeze)
@@ -323,10 +324,10 @@ def _freeze(options: argparse.Namespace) -> int:
 
         print(f"frozen: {freeze_batches(options)}")
         return PASSED
-    from parity.commands import freeze
+    from parity.commands import freeze, measure_noise
 
-    for folder in freeze(options):
-        print(f"frozen: {folder}")
+    for folder in measure_noise(options) if options.noise_only else freeze(options):
+        print(f"{'noise measured' if options.noise_only else 'frozen'}: {folder}")
     return PASSED
 
 
@@ -335,7 +336,7 @@ def _require_freeze(options: argparse.Namespace) -> None:
     record = {"--record": options.record, "--sizes": options.sizes, "--objects": options.objects}
     loader = {"--engine": options.engine == "new", "--data-root": options.data_root, "--cfg-option": options.cfg_option}
     if options.batches is not None:
-        alone = {"--steps": options.steps != 1, "--ranks": options.ranks != 1}
+        alone = {"--steps": options.steps != 1, "--ranks": options.ranks != 1, "--noise-only": options.noise_only}
         unread, other = {**record, **alone}, "without --batches"
     else:
         unread, other = loader, "with --batches"

@@ -24,13 +24,14 @@ from parity.engines.ranks import Ranks
 from parity.errors import ParityError
 from parity.limits.command import told
 from parity.provenance import provenance
-from parity.records.freeze import VARIANTS
 from parity.records.freeze import freeze as freeze_record
 from parity.records.freeze_recipe import freeze_recipe
 from parity.records.freeze_training import freeze_training
 from parity.records.images import parse_sizes
 from parity.records.kinds import RECIPE, TRAINING_PREFIX, TRAJECTORY_PREFIX, checks_in
-from parity.records.locate import default_fixtures, expected_records, is_missing
+from parity.records.locate import default_fixtures, expected_records, find_records, is_missing
+from parity.records.noise import WAYS
+from parity.records.remeasure import remeasure
 from parity.records.store import Record, write_record
 from parity.report.files import require_place, write_text
 from parity.report.messages import conclusion, failure_message, stage_line
@@ -48,11 +49,11 @@ def freeze(options: argparse.Namespace) -> Iterator[Path]:
             raise ParityError(f"record {out / case.id / name} exists; --force replaces it, --out writes elsewhere")
     with open_legacy(case.legacy, options) as legacy:
         for name, batch in batches.items():
-            steps = 2 + len(case.stages) + len(VARIANTS)
+            steps = 2 + len(case.stages) + len(WAYS)
             with tqdm(total=steps, desc=f"{case.id}/{name}", unit="step", disable=None) as bar:
                 progress = partial(_advance, bar)
                 if isinstance(batch, TrainingBatch):
-                    with _sessions(case, batch, legacy, options) as sessions:
+                    with _sessions(case, batch.ranks, legacy, options) as sessions:
                         frozen = freeze_training(case, name, batch, sessions, progress=progress)
                 else:
                     frozen = freeze_record(case, name, batch, legacy, progress=progress)
@@ -68,15 +69,39 @@ def freeze(options: argparse.Namespace) -> Iterator[Path]:
 
 @contextmanager
 def _sessions(
-    case: Case, batch: TrainingBatch, legacy: RemoteSession, options: argparse.Namespace
+    case: Case, ranks: int, legacy: RemoteSession, options: argparse.Namespace
 ) -> Iterator[RemoteSession | Ranks]:
     """Yield the legacy engine in as many processes as a batch asks for; the first is the one that runs already."""
-    if batch.ranks == 1:
+    if ranks == 1:
         yield legacy
         return
     with ExitStack() as stack:
-        others = [stack.enter_context(open_legacy(case.legacy, options)) for _ in range(batch.ranks - 1)]
+        others = [stack.enter_context(open_legacy(case.legacy, options)) for _ in range(ranks - 1)]
         yield stack.enter_context(Ranks([legacy, *others]))
+
+
+def measure_noise(options: argparse.Namespace) -> Iterator[Path]:
+    """Measure the noise of the records that the options name anew; yield each folder when it is complete."""
+    drawn = {"--sizes": options.sizes, "--seed": options.seed, "--objects": options.objects}
+    wrong = next((option for option, value in drawn.items() if value is not None), None)
+    if wrong:
+        raise ParityError(f"--noise-only: it measures records that are there; leave {wrong} out")
+    case, fixtures = find_case(options.case), options.out or default_fixtures()
+    folders = [path for path in find_records(fixtures, case=case.id) if options.record in (None, path.name)]
+    if not folders:
+        which = f"record {options.record!r}" if options.record else "record"
+        raise ParityError(f"--noise-only: {fixtures} holds no {which} of {case.id}: `parity freeze` makes records")
+    with open_legacy(case.legacy, options) as legacy:
+        for folder in folders:
+            record = Record(folder)
+            ranks = int(record.manifest["batch"].get("ranks", 1))
+            with (
+                tqdm(total=1 + len(WAYS), desc=f"{case.id}/{folder.name}", unit="step", disable=None) as bar,
+                _sessions(case, ranks, legacy, options) as sessions,
+            ):
+                frozen = remeasure(case, record, sessions, progress=partial(_advance, bar))
+            write_record(folder, *frozen, force=True, truth=folder)
+            yield folder
 
 
 def _wants_recipe(case: Case, options: argparse.Namespace) -> bool:

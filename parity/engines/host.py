@@ -35,6 +35,7 @@ _PREFIX, _LOCKED = "parity-worker-", "locked"
 BOOTSTRAP = """
 import ctypes, faulthandler, os, sys, tempfile, zipfile
 setup = channel.receive()
+os.environ.update(setup["variables"])
 folder = setup["folder"] or tempfile.mkdtemp(prefix="parity-worker-")
 os.dup2(os.open(os.path.join(folder, "stderr.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
 faulthandler.enable(2)
@@ -90,6 +91,7 @@ class RemoteSession:
         python: its interpreter, or an execnet specification such as ``ssh=host//python=/opt/py38``.
         root: the user's checkout.
         time_limit: seconds that one request may take.
+        variables: environment variables of the worker beside those that are there.
 
     Attributes:
         folder: the worker's own, where it runs; it goes when the worker ends.
@@ -100,8 +102,19 @@ class RemoteSession:
     """
 
     def __init__(
-        self, engine: str, *, python: str, root: str, device: str = "cpu", time_limit: float = DEFAULT_TIME_LIMIT
+        self,
+        engine: str,
+        *,
+        python: str,
+        root: str,
+        device: str = "cpu",
+        time_limit: float = DEFAULT_TIME_LIMIT,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
+        self._variables = dict(variables or {})
+        self._siblings: dict[str, RemoteSession] = {}
+        self.loaded: tuple[str, str] | None = None  # case and dtype of the model that stands
+        self._asked = {"python": python, "root": root, "device": device, "time_limit": time_limit}
         self.engine = engine
         self.time_limit = time_limit
         self.closed = False
@@ -115,6 +128,7 @@ class RemoteSession:
             self._interpreter = Interpreter(python, log=self._log, limit=time_limit, environment=os.environ)
             self._channel = self._interpreter.gateway.remote_exec(BOOTSTRAP)
             setup = {"source": worker_source(), "folder": str(self._folder.path) if local else "", "local": local}
+            setup["variables"] = self._variables
             self._channel.send(setup)
             self.folder = str(self._receive())
             self.environment = self._ask("open", engine=engine, root=root, device=device)
@@ -131,15 +145,30 @@ class RemoteSession:
     def close(self) -> None:
         """End the worker, at once if it does not listen."""
         self.closed = True
+        for sibling in self._siblings.values():
+            sibling.close()
         if self._interpreter is not None:
             self._interpreter.end()
         self._folder.remove()
+
+    def sibling(self, **variables: str) -> RemoteSession:
+        """Return a worker of its own with further environment variables, which ends with this one.
+
+        Raises:
+            ParityError: it does not start.
+        """
+        key = repr(sorted(variables.items()))
+        if key not in self._siblings or self._siblings[key].closed:
+            self._siblings[key] = type(self)(self.engine, **self._asked, variables={**self._variables, **variables})  # type: ignore[arg-type]
+        return self._siblings[key]
 
     def fingerprint(self) -> dict[str, str]:
         return dict(self.environment)
 
     def load(self, case_id: str, dtype: str) -> Shapes:
-        return dict(self._ask("load", case_id=case_id, dtype=dtype))
+        shapes = dict(self._ask("load", case_id=case_id, dtype=dtype))
+        self.loaded = (case_id, dtype)
+        return shapes
 
     def fill(self, seed: int, fills: Sequence[Mapping[str, Any]] = ()) -> str:
         return str(self._ask("fill", seed=seed, fills=[dict(fill) for fill in fills]))
@@ -215,6 +244,7 @@ class RemoteSession:
         return list(self._ask("call_owners", stage=stage))
 
     def train(self, batch: Mapping[str, torch.Tensor], **options: Any) -> Run:
+        self.loaded = None  # the step moves the weights, and DDQ DETR leaves modules on the model
         for name in ("draws", "forced"):
             options[name] = _packed(options.get(name))
         return wire.decode_run(self._ask("train", batch=wire.pack(dict(batch)), **options))

@@ -47,6 +47,7 @@ class Ranks:
     def __init__(self, sessions: Sequence[RemoteSession]) -> None:
         self.sessions = tuple(sessions)
         self.size = len(self.sessions)
+        self._siblings: dict[str, Ranks] = {}
         file = str(PurePosixPath(self.sessions[0].folder) / f"rendezvous-{uuid.uuid4().hex}")
         self._each(lambda rank, session: session.join_group(rank, self.size, file, session.time_limit))
 
@@ -60,6 +61,13 @@ class Ranks:
         """Let the sessions train alone again; those that were ended are left alone."""
         if not any(session.closed for session in self.sessions):
             self._each(lambda rank, session: session.leave_group())
+
+    def sibling(self, **variables: str) -> Ranks:
+        """Return as many workers with further environment variables, which end with these."""
+        key = repr(sorted(variables.items()))
+        if key not in self._siblings:
+            self._siblings[key] = Ranks([session.sibling(**variables) for session in self.sessions])
+        return self._siblings[key]
 
     def close(self) -> None:
         """End all sessions at once."""

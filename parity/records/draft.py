@@ -17,7 +17,7 @@ from parity.errors import NoTruthError
 from parity.records.digest import kept, kinds_for, sketch_or_whole
 from parity.records.kinds import ISOLATED
 from parity.records.layout import Tensors, array_key, noise_key, recorded_part
-from parity.records.store import Entry, sha256
+from parity.records.store import NOISE, Entry, sha256
 from parity.taps.decisions import ASSIGNMENT, NMS, THRESHOLD, Decision
 
 # Of a cost matrix, so many of the cheapest rows of each column are kept beside the chosen pairs.
@@ -68,7 +68,7 @@ class Draft:
             role=role,
             kind=kind,
             modes=modes,
-            file=f"{stage}.safetensors",
+            file=NOISE if role == "noise" else f"{stage}.safetensors",
             shape=tuple(tensor.shape),
             of_shape=tuple((tensor if of is None else of).shape),
             dtype=str(tensor.dtype).removeprefix("torch."),

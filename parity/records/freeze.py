@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -18,7 +18,7 @@ from parity.compare.decisions import Margins, margins
 from parity.compare.tensors import measure
 from parity.engines.base import Run
 from parity.engines.host import RemoteSession
-from parity.engines.numerics import Settings, Value
+from parity.engines.numerics import Value
 from parity.engines.ranks import Ranks
 from parity.errors import ParityError
 from parity.records.digest import island_samples
@@ -26,17 +26,15 @@ from parity.records.draft import Draft, as_choice
 from parity.records.images import encoded_images
 from parity.records.kinds import CASCADE, ISOLATED, MODES, Checks, checks_of_batch, said_of
 from parity.records.layout import DECISION_PARTS, REPEATABLE, array_key, sliced, stage_inputs, unpromoted
+from parity.records.noise import FURTHER, WAYS, Floor, Inference, Progress
 from parity.records.store import Entry
 from parity.taps.generators import unrecorded
 from parity.taps.islands import Promote, place
 
-# Every way in which the legacy engine's float32 run may honestly differ from itself: (threads, oneDNN).
-VARIANTS = ((1, True), (2, True), (1, False), (2, False))
 # What the truth is run with; the manifest holds what was read back.
 TRUTH: dict[str, Value] = {"threads": 2, "onednn": True, "tf32": False}
 
 Frozen = tuple[dict[str, Any], dict[str, Entry], dict[str, Tensor]]
-Progress = Callable[[str], None]
 
 
 def freeze(
@@ -60,10 +58,8 @@ def freeze(
             freezer.add_isolated(stage)
         if stage.replayable and not brief:
             freezer.add_islands(stage)
-    noise = []
-    for threads, onednn in () if brief else VARIANTS:
-        progress(f"float32 noise: {threads} thread{'s' * (threads > 1)}, oneDNN {'on' if onednn else 'off'}")
-        noise.append(freezer.add_noise(threads, onednn))
+    floor = Floor(freezer.draft, freezer.subject(), legacy)
+    noise = None if brief else floor.measure(WAYS, FURTHER, progress=progress)
     return freezer.manifest(record_id, noise), freezer.draft.entries, freezer.draft.tensors
 
 
@@ -167,31 +163,26 @@ class _Freezer:
                         of=run.tensors[name],
                     )
 
-    def add_noise(self, threads: int, onednn: bool) -> Settings:
-        """Run in float32, each stage by itself and all in one, and note the error of each array.
-
-        Returns:
-            the settings of that run, as the legacy engine read them back.
-        """
-        settings = self.legacy.configure(threads=threads, onednn=onednn)
-        self.legacy.load(self.case.id, "fp32")
-        self.legacy.fill(self.batch.seed, self.fills)
-        pixels = self.legacy.preprocess(self.files, self.batch.scale)
-        for mode in MODES:
-            self.draft.note_noise(PREPROCESS, mode, pixels)
-        cascade = self.legacy.cascade(pixels.tensors, forced=self.forced) if self.stages else Run({})
-        for stage in self.stages:
-            self.draft.note_noise(stage.name, CASCADE, cascade)
-            if ISOLATED in self.checks.modes:
-                self.draft.note_noise(stage.name, ISOLATED, self._replay(stage) if stage.replayable else cascade)
-        return settings
+    def subject(self) -> Inference:
+        """Return what is run in float32 for the noise."""
+        return Inference(
+            self.case,
+            self.stages,
+            self.checks,
+            self.files,
+            self.batch.scale,
+            self.batch.seed,
+            self.fills,
+            lambda stage: stage_inputs(stage, self.everything),
+            self.forced,
+        )
 
     def _replay(self, stage: Stage, *, promote: Promote = True) -> Run:
         inputs = stage_inputs(stage, self.everything)
         return self.legacy.replay(stage.name, inputs, forced=self.forced, promote=promote)
 
-    def manifest(self, record_id: str, noise: Sequence[Settings]) -> dict[str, Any]:
-        """Return all of the manifest but the tensors' entries; ``noise`` are the settings of the float32 runs."""
+    def manifest(self, record_id: str, noise: dict[str, Any] | None) -> dict[str, Any]:
+        """Return all of the manifest but the tensors' entries; ``noise`` says how it was measured."""
         described = described_run(self.case, record_id, self.batch, self.legacy, fills=self.fills)
         described["settings"] = self.settings
         described["weights"].update(sha256=self.weights, shapes=self.shapes, constants=self.constants)
@@ -200,7 +191,7 @@ class _Freezer:
             **said_of(self.checks, self.case),
             "decisions": self.decisions,
             "islands": self.truth.islands,
-            "noise_runs": list(noise),
+            "noise": noise,
         }
 
 

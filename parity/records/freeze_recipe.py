@@ -19,9 +19,10 @@ from parity.engines.host import RemoteSession
 from parity.errors import ParityError
 from parity.records.digest import kept, kinds_for
 from parity.records.draft import Draft
-from parity.records.freeze import Frozen, Progress, freezing_environment
+from parity.records.freeze import Frozen, freezing_environment
 from parity.records.kinds import ISOLATED, RECIPE, checks_of_kind, said_of
 from parity.records.layout import array_key
+from parity.records.noise import Progress
 from parity.records.odd_coco import ODD, WRITTEN, Odd, odd_coco
 from parity.taps.pipeline_draws import OTHER_MEANS
 
@@ -56,6 +57,7 @@ def freeze_recipe(case: Case, legacy: RemoteSession, *, progress: Progress) -> F
         "recipe": facts,
         **said_of(checks_of_kind(case, RECIPE), case),
         "settings": settings,
+        "noise": None,  # nothing of it is a float32 run of the detector
     }
     return manifest, draft.entries, draft.tensors
 

@@ -10,7 +10,9 @@ from torch import Tensor
 from parity.cases.base import METAS, Stage, base_name
 from parity.cases.patterns import expand
 from parity.engines.base import Run
+from parity.errors import ParityError
 from parity.records.digest import kept
+from parity.records.kinds import CASCADE
 from parity.records.store import Entry, Record
 
 REPEATABLE = 1e-12  # relative RMS between two float64 runs that count as the same
@@ -73,6 +75,26 @@ def stage_inputs(stage: Stage, everything: Tensors) -> dict[str, Tensor]:
     """Return what an isolated replay of the stage is given: its inputs, sliced where declared, and the metas."""
     names = [name for wanted in (*stage.inputs(), *METAS) for name in expand(wanted, everything)]
     return {name: sliced(stage, name, everything[name]) for name in names}
+
+
+def stored_inputs(stage: Stage, stored: StoredTensors) -> dict[str, Tensor]:
+    """Return from a record what an isolated replay of the stage is given: see ``stage_inputs``.
+
+    Raises:
+        ParityError: the record does not hold it.
+    """
+    known = [entry.name for entry in stored.record.entries.values()]
+    names = dict.fromkeys(name for wanted in (*stage.inputs(), *METAS) for name in expand(wanted, known))
+    return {name: _stored_input(stage, name, stored) for name in names}
+
+
+def _stored_input(stage: Stage, name: str, stored: StoredTensors) -> Tensor:
+    if base_name(name) in stage.slices:
+        return stored[array_key(stage.name, name, "whole")]
+    for key, entry in stored.record.entries.items():
+        if entry.name == name and entry.role == "output" and entry.kind == "whole" and CASCADE in entry.modes:
+            return stored[key]
+    raise ParityError(f"{stored.record.folder} holds no {name}, which stage {stage.name} reads: freeze it again")
 
 
 def recorded_part(entry: Entry, key: str, run: Run, stored: Tensors) -> Tensor | None:

@@ -34,6 +34,7 @@ from parity.records.schema import require_schema
 
 SCHEMA = 1
 SAME_FIGURE = 1e-9  # relative: sums of the same numbers in another order
+NOISE = "noise.safetensors"  # of the tables; measured anew while the truth's own files stay as they are
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float64, torch.float32, torch.int64, torch.int32, torch.bool, torch.uint8)
@@ -91,8 +92,11 @@ def write_record(
     tensors: Mapping[str, Tensor],
     *,
     force: bool,
+    truth: Path | None = None,
 ) -> None:
     """Write a whole record, or nothing.
+
+    ``truth`` is the folder of a record whose files are to be taken byte for byte, all but those of the noise.
 
     Raises:
         ParityError: the record exists and ``force`` is false, or the disk does not take it.
@@ -107,7 +111,10 @@ def write_record(
             part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             for file in sorted({entry.file for entry in entries.values()}):
                 content = {key: tensors[key].contiguous() for key, entry in entries.items() if entry.file == file}
-                save_file(content, part / file)
+                if truth is None or file == NOISE:
+                    save_file(content, part / file)
+                else:
+                    shutil.copyfile(truth / file, part / file)
                 (part / file).chmod(0o644)  # safetensors lets only the owner read
             described = {
                 **manifest,
