@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +18,9 @@ from parity.clusters.options import add_jobs, add_submit
 from parity.coco.options import add_coco
 from parity.errors import ParityError
 from parity.report.options import add_diff, add_report
-from parity.text import one_line
+from parity.telling import WRONG_CALL, failed, show_all_letters, wrong_call
 
-PASSED, DIVERGED, WRONG_CALL, INCONCLUSIVE = 0, 1, 2, 3
+PASSED, DIVERGED, INCONCLUSIVE = 0, 1, 3
 
 
 class _Parser(argparse.ArgumentParser):
@@ -233,6 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     was asked for could not be compared.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    show_all_letters()
     try:
         options = build_parser().parse_args(words)
         if not options.debug:  # the engines are old code under a new torch: their warnings are no news
@@ -242,19 +243,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _use_pair(options)
         return int(options.run(options))
     except ParityError as error:
-        print(f"parity: {one_line(str(error))}", file=sys.stderr)
-        if error.detail:
-            print(error.detail, file=sys.stderr)
-        if "--debug" in words:
-            traceback.print_exc()
-        return WRONG_CALL
+        return wrong_call(str(error), debug=debug, detail=error.detail)
     except KeyboardInterrupt:
         print("parity: interrupted", file=sys.stderr)
         return WRONG_CALL
     except Exception as error:  # Python's own status for it is 1, which here says that something diverged
-        traceback.print_exc()
-        print(f"parity: {type(error).__name__}, a fault of parity itself: the traceback is above", file=sys.stderr)
-        return WRONG_CALL
+        return failed(error, debug=debug)
 
 
 def _use_pair(options: argparse.Namespace) -> None:

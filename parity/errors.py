@@ -1,5 +1,8 @@
 """The one exception that users meet."""
 
+# What reading a file may raise, whatever it holds: nesting a RecursionError, a number of 400 digits an OverflowError.
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
 
 class ParityError(Exception):
     """A mistake in the call or in the environment, never a divergence.

@@ -17,7 +17,7 @@ from parity.ap.frames import Predictions
 from parity.coco.categories import IDS, NAMES
 from parity.coco.check import check
 from parity.coco.problems import WRONG_AP
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _ALL_AREAS, _MOST = 0, -1  # places in the table of precisions: any size, the largest number of detections
@@ -55,7 +55,7 @@ class Annotations:
         self.path = path
         try:
             self.content: dict[str, Any] = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+        except DAMAGE as error:
             raise ParityError(f"{path} is no COCO annotation file: {error}") from None
         self.notes = _expect_sound(path, images)
         self.images = {image["id"]: str(image["file_name"]) for image in self.content["images"]}

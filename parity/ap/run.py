@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parity.ap.frames import Predictions, is_foreign, next_round, parts, read_predictions
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 from parity.locks import take
 
 IDENTITY, LOCK = "run.json", "lock"
@@ -158,5 +158,5 @@ class Run:
 def _read_identity(path: Path) -> object:
     try:
         return json.loads(path.read_text())
-    except ValueError:
+    except DAMAGE:
         return None

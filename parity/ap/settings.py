@@ -10,7 +10,7 @@ from typing import Any
 
 from parity.cases.registry import all_cases, find_case, nearest
 from parity.engines.session import ENGINES, engine_class
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 
 FILE = "full_ap.toml"
 _TABLES = ("checkpoints", "ap", "legacy")
@@ -113,7 +113,7 @@ def _default_file() -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         said = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except DAMAGE as error:
         raise ParityError(f"{path} cannot be read: {error}") from None
     for table, entries in said.items():
         if table not in _TABLES:

@@ -18,7 +18,7 @@ from parity.cases.base import Case
 from parity.cases.outside import outside_folders
 from parity.engines.environment import legacy_python
 from parity.engines.session import engine_class
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 from parity.records.locate import default_fixtures
 
 ANNOTATIONS, IMAGES = "annotations/instances_val2017.json", "val2017"
@@ -218,7 +218,7 @@ def read_drawn(shipped: Path) -> dict[str, Any]:
     """Return what is known of a small case: how its data is drawn, and what its predictions were made from."""
     try:
         said = json.loads((shipped / DRAWN).read_text())
-    except (OSError, ValueError) as error:
+    except DAMAGE as error:
         raise ParityError(f"{shipped / DRAWN} cannot be read: {error}") from None
     if not isinstance(said, dict) or said.get("schema") != 1:
         raise ParityError(f"{shipped / DRAWN} is of another schema")

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from parity.clusters.schedulers import PENDING, RUNNING, SCHEDULERS, UNREACHABLE
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
+from parity.report.files import write_text
 
 ENDED = ("succeeded", "failed", "cancelled", "lost")
 
@@ -45,7 +46,7 @@ class Job:
         """Return how it ended, as the job itself wrote it; ``None`` before that."""
         try:
             return int((self.folder / "exit-code").read_text())
-        except (OSError, ValueError):
+        except DAMAGE:
             return None
 
     def state(self) -> str:
@@ -82,9 +83,21 @@ class Book:
         self.folder = (folder or default_folder()).resolve()
 
     def jobs(self) -> Iterator[Job]:
-        """Yield all jobs, oldest first."""
+        """Yield all jobs, oldest first.
+
+        Raises:
+            ParityError: behind the last one, if one is damaged: it hides no other.
+        """
+        damaged: ParityError | None = None
         for path in sorted(self.folder.glob("[0-9]*/job.json")):
-            yield _read(path)
+            try:
+                job = _read(path)
+            except ParityError as error:
+                damaged = damaged or error
+            else:
+                yield job
+        if damaged:
+            raise damaged
 
     def find(self, number: int) -> Job:
         """Return a job by its number.
@@ -129,10 +142,8 @@ class Book:
 
     def save(self, job: Job) -> None:
         """Write ``job.json``, whole or not at all."""
-        part = job.folder / f".job.json.{os.getpid()}.part"
         content = {key: value for key, value in asdict(job).items() if key != "folder"}
-        part.write_text(json.dumps(content, indent=1) + "\n")
-        part.replace(job.folder / "job.json")
+        write_text(job.folder / "job.json", json.dumps(content, indent=1) + "\n")
 
     def forget(self, job: Job) -> None:
         """Take a job out of the book, with its folder."""
@@ -168,7 +179,7 @@ def _read(path: Path) -> Job:
     try:
         content = json.loads(path.read_text())
         job = Job(**content, folder=path.parent)
-    except (OSError, ValueError, TypeError) as error:
+    except DAMAGE as error:
         raise ParityError(f"{path} is damaged: {re.sub(r'^.*__init__', 'job', str(error))}") from None
     if job.scheduler not in SCHEDULERS:
         raise ParityError(f"{path} is damaged: no scheduler {job.scheduler!r}")

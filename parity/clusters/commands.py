@@ -15,6 +15,7 @@ from parity.clusters.schedulers import SCHEDULERS, Donau, Request, Slurm
 from parity.clusters.scripts import job_script, node_script
 from parity.clusters.tasks import module_call, node_command
 from parity.errors import ParityError
+from parity.report.files import write_text
 
 _CPUS_PER_GPU = 6
 _LOST_AFTER = 3  # looks: on a shared file system the exit code may arrive after the queue has forgotten the job
@@ -63,14 +64,16 @@ def submit_call(
     try:
         name = f"parity-{job.number}-{job.task}-{case}"
         for file, text in _scripts(options, scheduler, request, call, name=name, folder=job.folder).items():
-            (job.folder / file).write_text(text)
-            (job.folder / file).chmod(0o755)  # Donau takes no other
+            write_text(job.folder / file, text).chmod(0o755)  # Donau takes no other
         book.save(job)  # if this process ends before the scheduler answers, the job is in the book
         job = replace(job, scheduler_id=scheduler.submit(job.folder / "job.sh"))
     except ParityError:
         book.forget(job)
         raise
-    book.save(job)
+    try:
+        book.save(job)
+    except ParityError as error:
+        raise ParityError(f"job {job.number} was taken as {job.scheduler}'s {job.scheduler_id}, but {error}") from None
     return job
 
 

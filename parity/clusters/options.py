@@ -57,7 +57,12 @@ def _jobs(options: argparse.Namespace) -> int:
 
     book = Book(options.state)
     if options.action == "list":
-        print("\n".join(listing(book)) or f"{book.folder}: no job")
+        shown = False
+        for line in listing(book):
+            print(line)
+            shown = True
+        if not shown:
+            print(f"{book.folder}: no job")
         return 0
     if options.number is None:
         raise ParityError(f"parity jobs {options.action} needs the job's number; `parity jobs` lists them")

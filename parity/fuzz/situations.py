@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from parity.cases.base import Batch, Case, Fill, Picture, TrainingBatch
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 
 MOST_IMAGES = 3
 MOST_PIXELS = 2 * 96 * 128  # of a padded batch: a situation is to take seconds
@@ -173,7 +173,7 @@ def read_situation(path: Path) -> Batch:
             "pictures": tuple(_read_picture(one) for one in plain["pictures"]),
         }
         return _counted(TrainingBatch(**shared)) if plain["kind"] == "training" else Batch(**shared)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise ParityError(f"{path} holds no situation ({error}): `parity fuzz --save-failing` writes one") from None
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 from parity.mutants.bench import Catch
 from parity.mutants.practice import Practice
 from parity.mutants.quiet import Quiet
@@ -131,7 +131,7 @@ def _read_quiet(path: Path) -> list[Quiet]:
             Quiet(**{**plain, "records": tuple(plain["records"]), "alarm": _catch(plain["alarm"])})
             for plain in json.loads(path.read_text()).get("benign", ())
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise ParityError(f"{path} holds no outcomes ({error}): `parity mutate --json FILE` writes them") from None
 
 
@@ -147,7 +147,7 @@ def _read(path: Path) -> MutationReport:
         clean = {case: _practice(practice) for case, practice in plain["clean"].items()}
         outcomes = [_outcome(outcome) for outcome in plain["outcomes"]]
         return MutationReport(plain["environment"], outcomes, clean, float(plain["seconds"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise ParityError(f"{path} holds no outcomes ({error}): `parity mutate --json FILE` writes them") from None
 
 

@@ -303,8 +303,7 @@ class Record:
     def until_step(self, steps: int) -> Record:
         """Return this record of a trajectory as if it had been shorter."""
         shorter = copy.copy(self)
-        late = {f"step[{number}]" for number in range(steps, int(self.manifest["batch"]["steps"]))}
-        shorter.entries = {key: entry for key, entry in self.entries.items() if entry.name.split(".")[0] not in late}
+        shorter.entries = {key: entry for key, entry in self.entries.items() if _step_of(entry.name) < steps}
         return shorter
 
     def keys(self, *, stage: str, role: str, mode: str | None = None) -> list[str]:
@@ -319,6 +318,12 @@ class Record:
         """Return the keys of a stage's encoded images, in the order of the batch: by name, 10 comes before 2."""
         found = self.keys(stage=stage, role="image")
         return [f"{stage}/{item('file', index)}" for index in range(len(found))]
+
+
+def _step_of(name: str) -> int:
+    """Return the step of a trajectory that a tensor is of; -1 where it is of none."""
+    found = re.match(r"step\[(\d{1,9})\](\.|$)", name)
+    return int(found[1]) if found else -1
 
 
 def family(key: str) -> str:

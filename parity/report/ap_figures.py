@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 
 AP = "ap.json"  # in the folder of a run, beside its results
 
@@ -44,5 +44,5 @@ def read_ap(folder: Path) -> list[CaseAp]:
         return msgspec.json.decode(path.read_bytes(), type=list[CaseAp])
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except (OSError, msgspec.DecodeError) as error:
+    except (*DAMAGE, msgspec.DecodeError) as error:
         raise ParityError(f"{path} is damaged ({error}): run `pytest -m full_ap` again") from None

@@ -16,7 +16,7 @@ from parity.ap.match import LEAST_IOU, MOST_SCORE_DIFFERENCE, RELABELLED, SAME, 
 from parity.ap.pictures import side_by_side
 from parity.ap.result import ApResult
 from parity.coco.categories import NAMES
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 from parity.report.files import templates, write_together, writing_into
 
 CLASSES_SHOWN, IMAGES_SHOWN = 12, 50
@@ -50,7 +50,7 @@ def read_shown(folder: Path) -> list[Mapping[str, Any]]:
         found = [each["shown"] for each in json.loads(path.read_text("utf-8"))]
         if any(each.keys() != shown_keys() for each in found):
             raise ValueError("not what this version shows")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise ParityError(
             f"{path} cannot be shown ({error}): `parity ap --report-dir` writes it; remove it to go without"
         ) from None

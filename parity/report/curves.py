@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.cases.registry import all_cases
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 from parity.training.loss_log import SCHEMA
 
 BINS = 240  # points of a drawn line: the means of so many equal ranges of steps
@@ -69,7 +69,7 @@ def read_curve(path: Path) -> Curve:
         steps = [json.loads(line) for line in lines[1:-1]] + _last(lines)
         series = _series(steps, _renaming(header))
         curve = Curve(str(header["case"]), str(header["engine"]), int(header["gpus"]), series)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except DAMAGE as error:
         raise ParityError(f"{path} is no loss curve ({error}): `parity train` writes losses.jsonl") from None
     if not curve.series:
         raise ParityError(f"{path} has no step yet: nothing to draw")
@@ -80,7 +80,7 @@ def _last(lines: Sequence[str]) -> list[dict[str, Any]]:
     """Return the last step; a training that was interrupted may have written half of it."""
     try:
         return [json.loads(lines[-1])] if len(lines) > 1 else []
-    except ValueError:
+    except DAMAGE:
         return []
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 from parity.report.files import write_text
 
 FILES = "locate*.json"
@@ -34,6 +34,6 @@ def read_located(folder: Path) -> Located:
         try:
             plain = json.loads(path.read_text("utf-8"))
             found[str(plain["case"]), str(plain["stage"])] = "\n".join(map(str, plain["lines"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except DAMAGE as error:
             raise ParityError(f"{path} cannot be shown ({error}): `parity locate --json` writes it") from None
     return found

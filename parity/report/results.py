@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from parity.compare.verdicts import Verdict, worst
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 from parity.report.details import Detail, Swap, detail_from_json, swap_from_json
 
 SCHEMA = 2  # 2: when, commit and driver in the environment, more of each tensor; 1 is still read
@@ -249,7 +249,7 @@ def read_report(path: Path) -> Report:
     try:
         plain = json.loads(path.read_text("utf-8"))
         schema = plain["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise ParityError(f"{path} is no results file ({error}): `parity check --json FILE` writes one") from None
     if schema not in range(1, SCHEMA + 1):
         newer = isinstance(schema, int) and schema > SCHEMA
@@ -259,6 +259,9 @@ def read_report(path: Path) -> Report:
         results = tuple(stage_from_json(result) for result in plain["results"])
         msgspec.convert(msgspec.to_builtins(results), tuple[StageResult, ...])  # names are text, figures numbers
         environment = msgspec.convert(plain["environment"], dict[str, Any])
-        return Report(environment, results, float(plain.get("seconds", 0.0)))
-    except (AttributeError, LookupError, TypeError, ValueError, msgspec.ValidationError) as error:
+        report = Report(environment, results, float(plain.get("seconds", 0.0)))
+        if not all(math.isfinite(seconds) for seconds in (report.seconds, *(result.seconds for result in results))):
+            raise ValueError("a time is not finite")
+        return report
+    except (*DAMAGE, msgspec.ValidationError) as error:
         raise ParityError(f"{path} is damaged ({type(error).__name__}: {error}): run `parity check` again") from None

@@ -14,7 +14,7 @@ import torch
 
 from parity.cases.patterns import item
 from parity.engines.wire import unpack
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -68,7 +68,7 @@ def read_manifest(folder: str) -> Dict[str, Any]:
         good = manifest["schema"] == SCHEMA and all(
             os.path.basename(batch["file"]) == batch["file"] and batch["sha256"] for batch in manifest["batches"]
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise ParityError(f"{path} is no manifest of frozen batches ({error}): `parity freeze --batches`") from None
     if not good or not manifest["batches"]:
         raise ParityError(f"{path} is of another schema, empty, or names a file outside of its folder: refused")

@@ -13,6 +13,8 @@ import os
 import time
 from typing import Any, Dict, Iterable, List, Mapping, Optional
 
+from parity.errors import DAMAGE
+
 SCHEMA = 1
 HOOK = "ParityLossLog"
 
@@ -72,7 +74,7 @@ def _steps(path: str) -> List[Dict[str, Any]]:
         for line in list(file)[1:]:
             try:
                 found.append(json.loads(line))
-            except ValueError:
+            except DAMAGE:
                 break
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from parity.errors import ParityError
+from parity.errors import DAMAGE, ParityError
 from parity.records.store import sha256
 
 SCHEMA = 1
@@ -86,7 +86,7 @@ class Ledger:
             if plain["schema"] != SCHEMA:
                 raise ParityError(f"{where} has schema {plain['schema']!r}, this version reads {SCHEMA}")
             return cls(tuple(_move(move) for move in plain["moves"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except DAMAGE as error:
             raise ParityError(f"{where} is no ledger ({type(error).__name__}: {error})") from None
 
 
