@@ -236,6 +236,41 @@ def swapped_elements(first: int, second: int, nth: int | None = None, *, size: i
     return Edit("a list or tuple" + (f" of {size}" if size else ""), matches, change, nth)
 
 
+def last_for_first(count: str, nth: int | None = None) -> Edit:
+    """Return the change of ``x[:count]`` into ``x[-count:]``: the worst so many for the best.
+
+    >>> changed("def f(x, self): return x[: self.most]", last_for_first("self.most"))
+    'def f(x, self):\\n    return x[-self.most:]'
+    """
+
+    def matches(node: Any) -> bool:
+        bounds = node.slice if isinstance(node, ast.Subscript) else None
+        upper = bounds.upper if isinstance(bounds, ast.Slice) and not bounds.lower and not bounds.step else None
+        return upper is not None and ast.unparse(upper) == count
+
+    def change(node: Any) -> ast.AST:
+        node.slice = ast.Slice(lower=ast.UnaryOp(ast.USub(), node.slice.upper))
+        return node  # type: ignore[no-any-return]
+
+    return Edit(f"a slice up to {count}", matches, change, nth)
+
+
+def settings_read(key: str, nth: int | None = None, **settings: Any) -> Edit:
+    """Return the change of ``x[key]``, a dictionary, into the same with other settings.
+
+    >>> changed("def f(x): return g(x['nms'])", settings_read("nms", max_num=9))
+    "def f(x):\\n    return g({**x['nms'], **{'max_num': 9}})"
+    """
+
+    def matches(node: Any) -> bool:
+        return isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and node.slice.value == key
+
+    def change(node: Any) -> ast.AST:
+        return ast.parse(f"{{**{ast.unparse(node)}, **{settings!r}}}", mode="eval").body
+
+    return Edit(f"a read of {key!r}", matches, change, nth)
+
+
 def changed(source: str, *edits: Edit, where: str = "source") -> str:
     """Return Python source after the given changes, one after the other."""
     tree: ast.AST = ast.parse(source)
