@@ -15,7 +15,7 @@ from torch import Tensor
 
 from parity.cases.base import Case, Limit
 from parity.cases.pairs import paired_id
-from parity.cases.registry import all_cases
+from parity.cases.registry import all_cases, find_case
 from parity.compare.decisions import Choice, chosen_scores, nearest_overlaps, nearest_scores
 from parity.engines.limits import limits_of
 from parity.errors import ParityError
@@ -23,6 +23,7 @@ from parity.limits import command
 from parity.limits.bound import Binding, binding
 from parity.limits.coverage import Coverage, Row, cover
 from parity.records.draft import Draft
+from parity.records.locate import default_fixtures
 from parity.records.store import Record, write_record
 from parity.report.diff import surroundings
 
@@ -327,8 +328,30 @@ def test_a_pair_of_other_engines_has_no_limits_of_its_own(tmp_path: Path, case: 
     assert command.told([paired_id(case.id, "mmdet3", "mmdet3_compiled")], tmp_path) == {}
 
 
+SHIPPED = sorted(name for name in all_cases() if re.fullmatch(r"ddq_\w+_\d+e", name))
+
+
+BOUND = [name for name in SHIPPED if name != "ddq_detr_4scale_swinl_30e"]
+
+
+@pytest.mark.parametrize("name", BOUND)
+def test_a_record_binds_every_limit_of_a_shipped_case_or_there_is_a_reason(name: str) -> None:
+    pytest.importorskip("mmdet", reason="mmdet is missing; `parity env mmdet3` installs it")
+    (found,) = command.covered([name], default_fixtures())
+    assert found.problems == ()
+    assert found.unbound == ()
+    assert len([row for row in found.rows if row.reason]) <= 2
+
+
+def test_the_limits_of_both_configs_are_known() -> None:
+    """What a record of today says was read by the legacy engine itself."""
+    for name in BOUND:
+        said = Record(default_fixtures() / name / "limits").manifest["limits"]
+        legacy = all_cases()[name].legacy
+        assert sorted(said) == sorted(limit.keys[legacy] for limit in all_cases()[name].limits if legacy in limit.keys)
+
+
 def test_every_shipped_case_declares_its_limits() -> None:
-    shipped = [case for case in all_cases().values() if re.fullmatch(r"ddq_\w+_\d+e", case.id)]
-    assert len(shipped) == 7
-    for case in shipped:
+    assert len(SHIPPED) == 7
+    for case in map(find_case, SHIPPED):
         assert {"topk", "first", "overlap", "unfiltered", "per_object"} <= {limit.kind for limit in case.limits}

@@ -189,6 +189,7 @@ RECORDS = {
     # More than 50 positions side by side: the outermost lie within 0.01 of the border, where no query may start.
     "wide": Batch(seed=12, sizes=((32, 416),)),
     "odd-images": odd_images(2),
+    "limits": ddq_limits.detr_batch(41, 256, score=-28.5),
 }
 
 DEVIATIONS = (
@@ -240,8 +241,7 @@ def case(
         recipe_stages=recipe_stages,
         deviations=DEVIATIONS,
         cliffs=CLIFFS,
-        limits=ddq_limits.DETR,
-        **others,
+        **{"limits": ddq_limits.DETR, **others},
     )
 
 
@@ -261,6 +261,7 @@ CASES = (
         records=RECORDS,
         recipe_stages=RECIPE_WITH_IMAGES,
         training=ddq_fcn.training(140),
+        limits=ddq_limits.DETR_4SCALE,
     ),
     case(
         "ddq_detr_5scale_r50_12e",
@@ -273,8 +274,10 @@ CASES = (
             "padded": Batch(seed=8, sizes=((64, 96), (50, 80))),
             "tiny": Batch(seed=10, sizes=((40, 56),)),
             "odd-images": odd_images(8),
+            "limits": ddq_limits.detr_batch(41, 128, score=-33.0),
         },
-        training=small_training(146),
+        # A finer level: half the side has as many positions.
+        training={**small_training(146), "train-limits": ddq_limits.training_batch(146, 128)},
     ),
     case(
         "ddq_detr_4scale_swinl_30e",
@@ -284,12 +287,17 @@ CASES = (
         stages=stages(("c3", "c4", "c5"), NECK_OF_4),
         weights=SWIN_WEIGHTS,
         initial_seeds=4,  # each costs two seconds
-        records={"padded": Batch(seed=8, sizes=((64, 96), (50, 80))), "odd-images": odd_images(8)},
+        records={
+            "padded": Batch(seed=8, sizes=((64, 96), (50, 80))),
+            "odd-images": odd_images(8),
+            "limits": ddq_limits.detr_batch(41, 256, score=-34.0),
+        },
         training={
             # Two processes of Swin-L in float64 were not tried: neither memory nor time of a small machine allowed it.
             name: batch
             for name, batch in small_training(150).items()
             if batch.ranks == 1
         },
+        limits=ddq_limits.DETR_4SCALE,
     ),
 )

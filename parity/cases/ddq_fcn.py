@@ -210,6 +210,11 @@ def training(seed: int) -> Dict[str, TrainingBatch]:
     }
 
 
+def training_with_limits(seed: int) -> Dict[str, TrainingBatch]:
+    """Return these batches, and one with more positions than candidates of a level."""
+    return {**training(seed), "train-limits": ddq_limits.training_batch(seed, 256)}
+
+
 CASES = (
     Case(
         id="ddq_fcn_r50_12e",
@@ -229,8 +234,8 @@ CASES = (
         recipe_stages=RECIPE_WITH_IMAGES,
         deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
-        records=records(20),
-        training=training(120),
+        records={**records(20), "limits": ddq_limits.dense_batch(45)},
+        training=training_with_limits(120),
         limits=ddq_limits.FCN,
     ),
     Case(
@@ -251,8 +256,8 @@ CASES = (
         recipe_stages=RECIPE_STAGES,
         deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
-        records=short_records(26),
-        training=training(126),
+        records={**short_records(26), "limits": ddq_limits.dense_batch(46)},
+        training=training_with_limits(126),
         limits=ddq_limits.FCN,
     ),
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Mapping, Tuple
 
-from parity.cases.base import Limit
+from parity.cases.base import CASCADE, LOSS, Batch, Fill, Limit, TrainingBatch
 
 ASSIGNMENTS = "loss.assignment.*"
 
@@ -47,6 +48,19 @@ DETR = (
             " shows it, as 5 objects give 20 groups (99 // 5 are 19)"
         ),
     ),
+)
+
+DETR_4SCALE = tuple(
+    replace(
+        limit,
+        reason=(
+            "the same code reads it from the same key as in ddq_detr_5scale_r50_12e, whose record train-limits binds"
+            " it; a training step with so many queries takes some 7 GB"
+        ),
+    )
+    if limit.name == "dense queries"
+    else limit
+    for limit in DETR
 )
 
 ZERO = (
@@ -92,3 +106,37 @@ RCNN = (
     ),
     Limit("classes that count as right", "topk", 1, "loss.topk.*", training=True),
 )
+
+# What binds them: more positions than queries or candidates, of small boxes that hardly overlap, scored from almost
+# nothing up to a tenth. Compared in cascade alone: no stage has to be fed, so that large maps need not be kept whole.
+LOW_SCORES_OF_DETR = (
+    Fill("bbox_head.cls_branches.*.weight", spread=8.0, per_fan_in=True),
+    Fill("bbox_head.cls_branches.6.bias", centre=-27.0, spread=0.3),
+    Fill("bbox_head.reg_branches.6.4.bias", spread=0.1),
+)
+LOW_SCORES = (
+    Fill("bbox_head.*conv_cls.bias", centre=-39.0, spread=0.3),
+    Fill("rpn_head.*conv_cls.bias", centre=-33.0, spread=0.3),
+    Fill("*_head.*conv_cls.weight", spread=12.0, per_fan_in=True),
+    Fill("*fc_cls.bias", centre=-20.1, spread=0.3),
+    Fill("*fc_cls.weight", spread=8.5, per_fan_in=True),
+)
+SMALL_BOXES = (Fill("*_head.*conv_reg.bias", centre=0.1, spread=0.3),)
+
+
+def detr_batch(seed: int, side: int, *, score: float) -> Batch:
+    """Return a batch of one square image, whose last class logits lie about ``score``."""
+    bias = Fill("bbox_head.cls_branches.*.bias", centre=score, spread=0.3)
+    return Batch(seed, sizes=((side, side),), fills=(*LOW_SCORES_OF_DETR, bias), modes=(CASCADE,))
+
+
+def dense_batch(seed: int) -> Batch:
+    return Batch(seed, sizes=((256, 256),), fills=(*LOW_SCORES, *SMALL_BOXES), modes=(CASCADE,))
+
+
+def training_batch(seed: int, side: int) -> TrainingBatch:
+    """Return a batch with more positions than dense queries or candidates of a level.
+
+    Its record is of the stages that have limits; the other batches prove gradients and updates.
+    """
+    return TrainingBatch(seed, sizes=((side, side),), objects=(2,), stages=("query_selection", LOSS))

@@ -245,8 +245,11 @@ CASES = (
         recipe_stages=RECIPE_STAGES,
         deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
-        records={name: ddq_fcn.records(30)[name] for name in ("padded", "tiny", "crowded", "nothing", "odd-images")},
-        training=ddq_fcn.training(130),
+        records={
+            **{name: ddq_fcn.records(30)[name] for name in ("padded", "tiny", "crowded", "nothing", "odd-images")},
+            "limits": ddq_limits.dense_batch(47),
+        },
+        training=ddq_fcn.training_with_limits(130),
         limits=ddq_limits.RCNN,
     ),
     Case(
@@ -273,8 +276,9 @@ CASES = (
             # Resized: elsewhere the factor that boxes are divided by is 1.
             "photo": Batch(seed=37, files=("china.jpg",), scale=(64, 48)),
             "odd-images": odd_images(36),
+            "limits": ddq_limits.dense_batch(48),
         },
-        training=ddq_fcn.training(136),
+        training=ddq_fcn.training_with_limits(136),
         limits=ddq_limits.RCNN,
     ),
 )
