@@ -331,10 +331,7 @@ def test_a_pair_of_other_engines_has_no_limits_of_its_own(tmp_path: Path, case: 
 SHIPPED = sorted(name for name in all_cases() if re.fullmatch(r"ddq_\w+_\d+e", name))
 
 
-BOUND = [name for name in SHIPPED if name != "ddq_detr_4scale_swinl_30e"]
-
-
-@pytest.mark.parametrize("name", BOUND)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_record_binds_every_limit_of_a_shipped_case_or_there_is_a_reason(name: str) -> None:
     pytest.importorskip("mmdet", reason="mmdet is missing; `parity env mmdet3` installs it")
     (found,) = command.covered([name], default_fixtures())
@@ -345,7 +342,7 @@ def test_a_record_binds_every_limit_of_a_shipped_case_or_there_is_a_reason(name:
 
 def test_the_limits_of_both_configs_are_known() -> None:
     """What a record of today says was read by the legacy engine itself."""
-    for name in BOUND:
+    for name in SHIPPED:
         said = Record(default_fixtures() / name / "limits").manifest["limits"]
         legacy = all_cases()[name].legacy
         assert sorted(said) == sorted(limit.keys[legacy] for limit in all_cases()[name].limits if legacy in limit.keys)

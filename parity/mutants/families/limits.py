@@ -87,7 +87,7 @@ def in_training(**values: Any) -> Plant:
 
 
 def all_of_detr() -> Iterator[Mutant]:
-    """Yield the mutants of DDQ DETR."""
+    """Yield the mutants of DDQ DETR's selections."""
     selection, decoder = ddq_detr.SELECTION, f"{ddq_detr.DECODER}.select_distinct_queries"
     yield from bugs(
         "query_selection",
@@ -113,6 +113,10 @@ def all_of_detr() -> Iterator[Mutant]:
         *thresholds(lambda least: edited(decoder, settings_read("dqs_cfg", score_threshold=least)), "above"),
         *suppressions(lambda **other: edited(decoder, settings_read("dqs_cfg", **other))),
     )
+
+
+def results_and_matching_of_detr() -> Iterator[Mutant]:
+    """Yield those of its detections, its matching and its denoising queries."""
     yield from bugs(
         "predict",
         "detr-results",
@@ -216,4 +220,4 @@ def all_of_rcnn() -> Iterator[Mutant]:
     )
 
 
-MUTANTS = (*all_of_detr(), *all_of_fcn(), *all_of_rcnn())
+MUTANTS = (*all_of_detr(), *results_and_matching_of_detr(), *all_of_fcn(), *all_of_rcnn())
