@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_IMAGES, TRAIN_PIPELINE, Case, base_name
+from torch import Tensor
+
+from parity.cases.base import INITIALISATION, SCHEDULE, SETTINGS, TRAIN_IMAGES, TRAIN_PIPELINE, Case, base_name
 from parity.compare.budgets import allowance
 from parity.compare.known import known_deviations
-from parity.compare.laws import compare_laws, compare_texts, laws_of
+from parity.compare.laws import compare_laws, compare_texts, laws_of, plain_text
 from parity.compare.pipeline import other_questions
 from parity.compare.schedule import differences
 from parity.compare.stage import compare_tensors
@@ -19,6 +21,7 @@ from parity.records.kinds import ISOLATED
 from parity.records.layout import StoredTensors
 from parity.records.store import Record
 from parity.report.results import StageResult, TensorResult
+from parity.settings.judge import Texts, results, table
 
 # The new engine draws with other seeds than the legacy one: with the same ones two engines that draw in the same
 # order would have the same values, and the test of their laws would test nothing.
@@ -91,9 +94,21 @@ def check_train_pipeline(session: Session, case: Case, stored: StoredTensors, *,
     return Judged(tensors, other_questions(run.tensors, forced))
 
 
+def check_settings(session: Session, case: Case, stored: StoredTensors) -> Judged:
+    """Pair every setting of both configs, and compare what is in force."""
+    run = session.recipe(case.id, SETTINGS)
+    frozen = {name: stored[f"{SETTINGS}/{name}"] for name in run.tensors}
+    return Judged(*results(table(case, _texts(run.tensors), _texts(frozen))))
+
+
+def _texts(tensors: Mapping[str, Tensor]) -> Texts:
+    return Texts(*(plain_text(tensors[name]) for name in ("dialect", "config", "in_force")))
+
+
 CHECKS: dict[str, Callable[[Session, Case, StoredTensors], Judged]] = {
     SCHEDULE: check_schedule,
     INITIALISATION: check_initialisation,
     TRAIN_PIPELINE: partial(check_train_pipeline, stage=TRAIN_PIPELINE),
     TRAIN_IMAGES: partial(check_train_pipeline, stage=TRAIN_IMAGES),
+    SETTINGS: check_settings,
 }

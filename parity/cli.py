@@ -104,6 +104,8 @@ def _add_freeze(commands: Any) -> None:
     freeze.add_argument("case", metavar="CASE")
     _legacy_options(freeze)
     freeze.add_argument("--record", metavar="NAME", help="freeze this one of the case's records, or name a new one")
+    help_text = "with --record recipe: add this stage to the record, leave the rest of it"
+    freeze.add_argument("--stage", metavar="S", help=help_text)
     freeze.add_argument("--seed", type=int, metavar="N", help="seed of weights and drawn images")
     freeze.add_argument("--sizes", metavar="HxW,…", help="draw images of these sizes, such as 128x160,96x150")
     freeze.add_argument("--objects", metavar="N,…", help="a training record: draw so many boxes in each image")
@@ -327,7 +329,12 @@ def _freeze(options: argparse.Namespace) -> int:
 
 def _require_freeze(options: argparse.Namespace) -> None:
     """Refuse options that would be left unread: those of records, and those of a loader's batches."""
-    record = {"--record": options.record, "--sizes": options.sizes, "--objects": options.objects}
+    record = {
+        "--record": options.record,
+        "--stage": options.stage,
+        "--sizes": options.sizes,
+        "--objects": options.objects,
+    }
     loader = {"--engine": options.engine == "new", "--data-root": options.data_root, "--cfg-option": options.cfg_option}
     if options.batches is not None:
         alone = {"--steps": options.steps != 1, "--ranks": options.ranks != 1, "--noise-only": options.noise_only}

@@ -25,7 +25,7 @@ from parity.errors import ParityError
 from parity.limits.command import told
 from parity.provenance import provenance
 from parity.records.freeze import freeze as freeze_record
-from parity.records.freeze_recipe import freeze_recipe
+from parity.records.freeze_recipe import freeze_recipe, freeze_recipe_stage
 from parity.records.freeze_training import freeze_training
 from parity.records.images import parse_sizes
 from parity.records.kinds import RECIPE, TRAINING_PREFIX, TRAJECTORY_PREFIX, checks_in
@@ -42,6 +42,9 @@ def freeze(options: argparse.Namespace) -> Iterator[Path]:
     """Freeze the records that the options ask for; yield each folder when it is complete."""
     case = find_case(options.case)
     out = options.out or default_fixtures()
+    if options.stage:
+        yield _freeze_stage(case, out / case.id / RECIPE, options)
+        return
     recipe = [RECIPE] if _wants_recipe(case, options) else []
     batches = _batches(case, options)
     for name in (*batches, *recipe):
@@ -65,6 +68,19 @@ def freeze(options: argparse.Namespace) -> Iterator[Path]:
                 frozen = freeze_recipe(case, legacy, progress=partial(_advance, bar))
             write_record(out / case.id / name, *frozen, force=options.force)
             yield out / case.id / name
+
+
+def _freeze_stage(case: Case, folder: Path, options: argparse.Namespace) -> Path:
+    """Add one stage to the recipe of a case, or freeze it anew; all else of the record stays byte for byte."""
+    if options.record != RECIPE:
+        raise ParityError(f"--stage {options.stage}: it goes with --record recipe; other records are frozen whole")
+    record = Record(folder)
+    if options.stage in record.manifest["recipe"] and not options.force:
+        raise ParityError(f"record {folder} has the stage {options.stage}; --force freezes it anew")
+    with open_legacy(case.legacy, options) as legacy:
+        frozen = freeze_recipe_stage(case, record, options.stage, legacy)
+    write_record(folder, *frozen, force=True, adding=True)
+    return folder
 
 
 @contextmanager

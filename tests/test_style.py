@@ -43,6 +43,7 @@ WORKER_SIDE = sorted(
                 "train_data",
                 "train_pipeline",
                 "training",
+                "training_setup",
                 "wire",
                 "worker",
                 "__init__",

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple, Union
 
+from parity.cases.ap_limits import ApLimits as ApLimits
+from parity.cases.other_settings import OtherSetting
 from parity.cases.patterns import Pattern, names
 from parity.errors import ParityError
 from parity.weights.rules import Rule
@@ -16,6 +18,7 @@ MODES = (ISOLATED, CASCADE)
 LOSS, GRADIENTS, OPTIMIZER_STEP, TRAJECTORY = "loss", "gradients", "optimizer_step", "trajectory"
 SCHEDULE, INITIALISATION, TRAIN_PIPELINE = "schedule", "initialisation", "train_pipeline"
 TRAIN_IMAGES = "train_images"  # the training pipeline again, on images written in every way
+SETTINGS = "settings"
 
 MOST_RANKS = 64  # processes of one record: every one is started, whoever wrote the record
 
@@ -289,23 +292,6 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class ApLimits:
-    """How far AP and detections may lie apart.
-
-    Attributes:
-        difference: of each of COCO's twelve figures between the engines, in percent points, either way.
-        reported: of the legacy engine's AP from the one reported, in percent points: the authors' own fluctuation.
-        matched: least share of detections that match one by one (IoU above 0.99, scores within 1e-4).
-        shift: of any side of the matched boxes on average, in pixels.
-    """
-
-    difference: float = 0.05
-    reported: float = 0.2
-    matched: float = 0.9
-    shift: float = 0.05
-
-
-@dataclass(frozen=True)
 class Case:
     """One detector to prove.
 
@@ -321,6 +307,9 @@ class Case:
             inference.
         loss_names: prefix of the new engine's loss names -> the legacy engine's.
         recipe_stages: what is compared of the training's set-up, without running the detector.
+        setting_names: a regular expression of a legacy setting's name -> the new engine's name for it.
+        other_settings: the settings of training that are known to differ.
+        unread_settings: a regular expression of a config's keys -> why they are not compared.
         options: engine name -> config key (``model.test_cfg.score_thr``) -> value that it is set to.
         initial_seeds: from how many random initialisations each parameter's law is told.
         ap: limits of full-val AP.
@@ -346,6 +335,9 @@ class Case:
     legacy_training_stages: Tuple[Stage, ...] = ()
     loss_names: Mapping[str, str] = field(default_factory=dict)
     recipe_stages: Tuple[str, ...] = ()
+    setting_names: Mapping[str, str] = field(default_factory=dict)
+    other_settings: Tuple[OtherSetting, ...] = ()
+    unread_settings: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     initial_seeds: int = 8
     ap: ApLimits = ApLimits()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_IMAGES, TRAIN_PIPELINE, Fill, Meaning
+from parity.cases.base import INITIALISATION, SCHEDULE, SETTINGS, TRAIN_IMAGES, TRAIN_PIPELINE, Fill, Meaning
 from parity.cases.deviations import DegenerateBoxes, PaddedToSquare, SquareImages
+from parity.cases.other_settings import OtherSetting
 
 # What every detector's preprocessing gives.
 PIXELS = {
@@ -65,12 +66,59 @@ SQUARE_IMAGES = SquareImages(
     link="https://github.com/open-mmlab/mmdetection/blob/v3.3.0/mmdet/datasets/samplers/batch_sampler.py",
 )
 
+# Between mmdet 2's training and that of the ports, which are written for mmdet 3.
+SAMPLERS = "mmdet/datasets/samplers/group_sampler.py in mmdet 2.22.0, batch_sampler.py in 3.3.0"
+SETTINGS_OF_PORTS = (
+    OtherSetting(
+        "seed",
+        None,
+        0,
+        "the ports' configs name a seed, so that a training can be repeated; mmdet 2 draws one for each training",
+        "mmdet/apis/train.py:18 in mmdet 2.22.0",
+    ),
+    *(
+        OtherSetting(
+            name,
+            False,
+            True,
+            "mmdet 3 keeps its workers from epoch to epoch; those of mmdet 2 begin anew with the same seed, and so draw"
+            " the same numbers in every epoch",
+            "mmdet/datasets/builder.py:194 in mmdet 2.22.0",
+        )
+        for name in ("workers_stay", r"in_force\.workers_stay")
+    ),
+    OtherSetting(
+        r"in_force\.worker_seeds",
+        {"numpy": [0, 1], "python": True, "torch": False},
+        {"numpy": [0, 1], "python": True, "torch": True},
+        "mmengine seeds torch in a worker as well; no transform draws from it (stage train_pipeline)",
+        "mmengine/dataset/utils.py in mmengine 0.10.7",
+    ),
+    OtherSetting(
+        r"in_force\.images_twice",
+        2,
+        0,
+        "where a batch lacks images of its shape mmdet 2 takes some of them twice: here one of each shape",
+        SAMPLERS,
+    ),
+    OtherSetting(
+        r"in_force\.batches_of_two_shapes",
+        0,
+        1,
+        "where a batch lacks images of its shape mmdet 3 fills it with others, at the end of an epoch",
+        SAMPLERS,
+    ),
+)
+
 # What of a training's set-up is compared, in every case.
-RECIPE_STAGES = (SCHEDULE, INITIALISATION, TRAIN_PIPELINE)
+RECIPE_STAGES = (SCHEDULE, INITIALISATION, TRAIN_PIPELINE, SETTINGS)
 # For one case of each detector; the training pipelines of the others are, word for word, those of these.
 RECIPE_WITH_IMAGES = (*RECIPE_STAGES, TRAIN_IMAGES)
 RECIPE_TENSORS = {
     "epoch_length": Meaning("iterations of one epoch of COCO train2017 on 8 GPUs (1,)", "iterations"),
+    "dialect": Meaning("which words the config is written in", "UTF-8"),
+    "config": Meaning("every leaf of the published config, inheritance resolved", "JSON"),
+    "in_force": Meaning("what the framework builds of it: loader, order, optimiser's step, hooks", "JSON"),
     "iterations": Meaning(
         "where the rate changes, epochs begin and end, and the neighbours of those (R,)", "iteration"
     ),

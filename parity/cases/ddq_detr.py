@@ -9,6 +9,7 @@ from parity.cases.base import Batch, Call, Case, Fill, Meaning, Slice, Stage, Tr
 from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RECIPE_WITH_IMAGES, RESNET
 from parity.cases.deviations import AbsentMask
 from parity.cases.odd_images import odd_images
+from parity.cases.other_settings import ABSENT, OtherSetting
 from parity.cases.patterns import Constant, Ignore, Instances, Many, Metas, Samples, Split
 
 LAYERS = 6  # decoder layers
@@ -218,6 +219,17 @@ SWIN_WEIGHTS = (
 NECK_OF_4 = ("p3", "p4", "p5", "p6")
 
 
+# What the legacy engine has in its code and the new one in its config.
+DENSE_QUERIES = OtherSetting(
+    r"model\.dense_topk_ratio",
+    ABSENT,
+    1.5,
+    "the legacy engine has it in its code, mmdet 3.3 in its config",
+    "mmdet/models/detectors/ddq_detr.py:38 in mmdet 3.3.0",
+)
+VARIABLES = {r"max_epochs|pretrained": "a variable of the file, compared where it is used"}
+
+
 def case(
     name: str,
     title: str,
@@ -239,6 +251,8 @@ def case(
         stages=stages,
         tensors={**FEATURES, **TENSORS},
         recipe_stages=recipe_stages,
+        other_settings=(DENSE_QUERIES,),
+        unread_settings=VARIABLES,
         deviations=DEVIATIONS,
         cliffs=CLIFFS,
         **{"limits": ddq_limits.DETR, **others},

@@ -6,7 +6,15 @@ from typing import Dict
 
 from parity.cases import ddq_limits
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage, TrainingBatch
-from parity.cases.common import PIXELS, RECIPE_STAGES, RECIPE_TENSORS, RECIPE_WITH_IMAGES, RESNET, SQUARE_IMAGES
+from parity.cases.common import (
+    PIXELS,
+    RECIPE_STAGES,
+    RECIPE_TENSORS,
+    RECIPE_WITH_IMAGES,
+    RESNET,
+    SETTINGS_OF_PORTS,
+    SQUARE_IMAGES,
+)
 from parity.cases.odd_images import odd_images
 from parity.cases.patterns import Constant, Detections, Ignore, Instances, Many, Metas, PerImage
 
@@ -215,6 +223,9 @@ def training_with_limits(seed: int) -> Dict[str, TrainingBatch]:
     return {**training(seed), "train-limits": ddq_limits.training_batch(seed, 256)}
 
 
+# Variables of the configs' own, which are compared where they are used.
+VARIABLES = {r"detr_(pipeline|scales).*": "a variable of the file, compared where it is used"}
+
 CASES = (
     Case(
         id="ddq_fcn_r50_12e",
@@ -232,6 +243,8 @@ CASES = (
         legacy_training_stages=LEGACY_TRAINING,
         tensors=TENSORS,
         recipe_stages=RECIPE_WITH_IMAGES,
+        other_settings=SETTINGS_OF_PORTS,
+        unread_settings=VARIABLES,
         deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
         records={**records(20), "limits": ddq_limits.dense_batch(45)},
@@ -254,6 +267,8 @@ CASES = (
         legacy_training_stages=LEGACY_TRAINING,
         tensors=TENSORS,
         recipe_stages=RECIPE_STAGES,
+        other_settings=SETTINGS_OF_PORTS,
+        unread_settings=VARIABLES,
         deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
         records={**short_records(26), "limits": ddq_limits.dense_batch(46)},

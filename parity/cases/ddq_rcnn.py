@@ -6,10 +6,11 @@ from typing import Any, Tuple
 
 from parity.cases import ddq_fcn, ddq_limits
 from parity.cases.base import Batch, Call, Case, Fill, Meaning, Stage
-from parity.cases.common import RECIPE_STAGES, RECIPE_WITH_IMAGES, SQUARE_IMAGES
+from parity.cases.common import RECIPE_STAGES, RECIPE_WITH_IMAGES, SETTINGS_OF_PORTS, SQUARE_IMAGES
 from parity.cases.ddq_fcn import AUXILIARY, BACKBONE, DENSE, LEVELS
 from parity.cases.deviations import NanNorm
 from parity.cases.odd_images import odd_images
+from parity.cases.other_settings import ABSENT, OtherSetting
 from parity.cases.patterns import Constant, Derived, Ignore, Instances, Many, Metas, PerImage, ScoredBoxes
 
 NECK = ("p2", *ddq_fcn.NECK)
@@ -225,6 +226,36 @@ NAN_NORM = NanNorm(
     link="https://github.com/pytorch/pytorch/blob/v1.9.0/torch/nn/utils/clip_grad.py",
 )
 
+PORT_NAMES = "docs/ports.md"
+MATCHING = r"model\.train_cfg\.rcnn\[(\d)\]\.assigner\."
+SETTING_NAMES = {
+    MATCHING + r"cls_cost\.(.+)": r"model.train_cfg.rcnn[\1].assigner.match_costs[0].\2",
+    MATCHING + r"reg_cost\.(.+)": r"model.train_cfg.rcnn[\1].assigner.match_costs[1].\2",
+    MATCHING + r"iou_cost\.(.+)": r"model.train_cfg.rcnn[\1].assigner.match_costs[2].\2",
+}
+HARD_CODED = "the legacy engine has it in its code, the port says it in its config"
+OTHER_SETTINGS = (
+    *SETTINGS_OF_PORTS,
+    OtherSetting(r"model\.roi_head\.type", "SparseRoIHead", "DDQRoIHead", "the port's own class", PORT_NAMES),
+    OtherSetting(r"model\.roi_head\.bbox_head\[\d\]\.type", "DIIHead", "DDQDIIHead", "the port's own", PORT_NAMES),
+    OtherSetting(r"model\.rpn_head\.dqs_cfg\.iou_threshold", ABSENT, 0.7, HARD_CODED, PORT_NAMES),
+    OtherSetting(r"model\.rpn_head\.dqs_cfg\.nms_pre", ABSENT, 1000, HARD_CODED, PORT_NAMES),
+    OtherSetting(r"model\.rpn_head\.dqs_cfg\.type", ABSENT, "nms", HARD_CODED, PORT_NAMES),
+    OtherSetting(r"model\.rpn_head\.strides", ABSENT, [8, 16, 32, 64, 128], HARD_CODED, PORT_NAMES),
+    OtherSetting(
+        MATCHING + r"match_costs\[1\]\.box_format",
+        ABSENT,
+        "xyxy",
+        "mmdet 2's default, which in mmdet 3 has to be said",
+        "mmdet/core/bbox/match_costs/match_cost.py in mmdet 2.22.0",
+    ),
+    OtherSetting(r"model\.test_cfg\.rpn", {}, None, "no setting either way", PORT_NAMES),
+)
+VARIABLES = {
+    **ddq_fcn.VARIABLES,
+    r"(num_stages|roi_stage|roi_training)(\..+)?": "a variable of the file, compared where it is used",
+}
+
 CASES = (
     Case(
         id="ddq_rcnn_r50_12e",
@@ -243,6 +274,9 @@ CASES = (
         loss_names=LOSS_NAMES,
         tensors=TENSORS,
         recipe_stages=RECIPE_STAGES,
+        setting_names=SETTING_NAMES,
+        other_settings=OTHER_SETTINGS,
+        unread_settings=VARIABLES,
         deviations=(SQUARE_IMAGES,),
         weights=WEIGHTS,
         records={
@@ -269,6 +303,9 @@ CASES = (
         loss_names=LOSS_NAMES,
         tensors=TENSORS,
         recipe_stages=RECIPE_WITH_IMAGES,
+        setting_names=SETTING_NAMES,
+        other_settings=OTHER_SETTINGS,
+        unread_settings=VARIABLES,
         deviations=(SQUARE_IMAGES, NAN_NORM),
         weights=WEIGHTS,
         records={

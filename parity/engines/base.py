@@ -69,6 +69,7 @@ class Engine:
 
     name = ""
     packages: Tuple[str, ...] = ("numpy",)
+    dialect = ""  # which words its configs are written in, of those in ``parity.settings``
     runs_here = False  # whether the interpreter of the ``parity`` command is one of its own
     checkout = ""  # where to get the checkout that it needs; empty for one that needs none
     checkout_file = ""  # by which that checkout is known
@@ -181,6 +182,10 @@ class Engine:
 
     def train_data(self, case: Case, folder: str) -> Any:
         """Return the training data of the case's config, read from ``folder`` (see ``engines.train_data``)."""
+        raise NotImplementedError
+
+    def training_in_force(self, case: Case, folder: str) -> Dict[str, Any]:
+        """Return what is in force of a training on the data in ``folder`` (see ``engines.training_setup``)."""
         raise NotImplementedError
 
     def batches(self, case: Case, *, data_root: str, seed: int, options: Sequence[str]) -> Iterator[Metas]:

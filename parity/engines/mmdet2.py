@@ -26,6 +26,7 @@ class Mmdet2Engine(Engine):
     """
 
     name = "mmdet2"
+    dialect = "mmdet2"
     packages = ("numpy", "mmcv", "mmdet", "cv2")
 
     def __init__(self, root: str = "", device: str = "cpu") -> None:
@@ -148,6 +149,11 @@ class Mmdet2Engine(Engine):
         from parity.engines.train_data import Mmdet2TrainData
 
         return Mmdet2TrainData(self.config(case), folder, step=_in_float64)
+
+    def training_in_force(self, case: Case, folder: str) -> Dict[str, Any]:
+        from parity.engines.training_setup import mmcv_in_force
+
+        return mmcv_in_force(self.config(case), folder)
 
     def batches(self, case: Case, *, data_root: str, seed: int, options: Sequence[str]) -> Iterator[Metas]:
         from parity.engines.loaders import mmcv_batches

@@ -20,6 +20,7 @@ class Mmdet3Engine(Engine):
     """mmdet 3.3.0 with mmcv 2.1.0."""
 
     name = "mmdet3"
+    dialect = "mmdet3"
     runs_here = True
     packages = ("numpy", "mmcv", "mmengine", "mmdet", "cv2")
 
@@ -172,6 +173,11 @@ class Mmdet3Engine(Engine):
         from parity.engines.train_data import Mmdet3TrainData
 
         return Mmdet3TrainData(self.config(case), folder)
+
+    def training_in_force(self, case: Case, folder: str) -> Dict[str, Any]:
+        from parity.engines.training_setup import mmengine_in_force
+
+        return mmengine_in_force(self.config(case), folder)
 
     def batches(self, case: Case, *, data_root: str, seed: int, options: Sequence[str]) -> Iterator[Metas]:
         from parity.engines.loaders import mmengine_batches

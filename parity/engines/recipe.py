@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, Sequence
 
-from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_IMAGES, TRAIN_PIPELINE, Case
+from parity.cases.base import INITIALISATION, SCHEDULE, SETTINGS, TRAIN_IMAGES, TRAIN_PIPELINE, Case
 from parity.engines import initialisation
 from parity.engines.base import Engine, Run
 from parity.engines.numerics import in_force
 from parity.engines.train_pipeline import train_pipeline
+from parity.engines.training_setup import settings
 
 
 def schedule(engine: Engine, case: Case) -> Run:
@@ -34,6 +35,7 @@ STAGES: Dict[str, Callable[..., Run]] = {
     INITIALISATION: initialise,
     TRAIN_PIPELINE: train_pipeline,
     TRAIN_IMAGES: partial(train_pipeline, stage=TRAIN_IMAGES),
+    SETTINGS: settings,
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parity.cases.base import INITIALISATION, SCHEDULE, TRAIN_IMAGES, TRAIN_PIPELINE, Case, base_name
+from parity.cases.base import INITIALISATION, SCHEDULE, SETTINGS, TRAIN_IMAGES, TRAIN_PIPELINE, Case, base_name
 from parity.compare.laws import laws_of, quantiles
 from parity.compare.schedule import iterations_that_matter
 from parity.engines.host import RemoteSession
@@ -24,6 +24,7 @@ from parity.records.kinds import ISOLATED, RECIPE, checks_of_kind, said_of
 from parity.records.layout import array_key
 from parity.records.noise import Progress
 from parity.records.odd_coco import ODD, WRITTEN, Odd, odd_coco
+from parity.records.store import Record
 from parity.taps.pipeline_draws import OTHER_MEANS
 
 # Enough for either flip, several scales and both branches of DETR's augmentation in every case.
@@ -60,6 +61,32 @@ def freeze_recipe(case: Case, legacy: RemoteSession, *, progress: Progress) -> F
         "noise": None,  # nothing of it is a float32 run of the detector
     }
     return manifest, draft.entries, draft.tensors
+
+
+def freeze_recipe_stage(case: Case, record: Record, stage: str, legacy: RemoteSession) -> Frozen:
+    """Return a recipe with one stage more, or frozen anew: all entries, but the tensors of that stage alone.
+
+    Raises:
+        ParityError: the case has no such stage of its recipe, or the legacy engine fails.
+    """
+    if stage not in case.recipe_stages or stage not in FREEZERS:
+        known = ", ".join(name for name in case.recipe_stages if name in FREEZERS)
+        raise ParityError(f"--stage {stage}: the recipe of {case.id} has no such stage; it has {known}")
+    draft = Draft(case)
+    legacy.configure(tf32=False)
+    facts = FREEZERS[stage](case, legacy, draft)
+    # The record's own surroundings are those of its other stages.
+    facts["engines"] = {"legacy": legacy.fingerprint(), "new": freezing_environment()}
+    others = {key: entry for key, entry in record.entries.items() if entry.stage != stage}
+    manifest = {**record.manifest, "recipe": {**record.manifest["recipe"], stage: facts}}
+    return manifest, {**others, **draft.entries}, draft.tensors
+
+
+def freeze_settings(case: Case, legacy: RemoteSession, draft: Draft) -> dict[str, Any]:
+    """Keep what the legacy engine's config says, and what is in force of it, as texts."""
+    texts = legacy.recipe(case.id, SETTINGS).tensors
+    add_outputs(draft, SETTINGS, texts, needed_whole=texts)
+    return {}
 
 
 def freeze_schedule(case: Case, legacy: RemoteSession, draft: Draft) -> dict[str, Any]:
@@ -128,4 +155,5 @@ FREEZERS: dict[str, Freezer] = {
     INITIALISATION: freeze_initialisation,
     TRAIN_PIPELINE: freeze_train_pipeline,
     TRAIN_IMAGES: partial(freeze_train_pipeline, stage=TRAIN_IMAGES, images=WRITTEN, epochs=1),
+    SETTINGS: freeze_settings,
 }

@@ -93,15 +93,17 @@ def write_record(
     *,
     force: bool,
     truth: Path | None = None,
+    adding: bool = False,
 ) -> None:
     """Write a whole record, or nothing.
 
     ``truth`` is the folder of a record whose files are to be taken byte for byte, all but those of the noise.
+    With ``adding``, files of which ``tensors`` has nothing are those of the record that is there, byte for byte.
 
     Raises:
         ParityError: the record exists and ``force`` is false, or the disk does not take it.
     """
-    if folder.exists() and not force:
+    if folder.exists() and not force and not adding:
         raise ParityError(f"record {folder} exists; --force replaces it")
     fixtures = folder.absolute().parent.parent
     part: Path | None = None
@@ -110,11 +112,12 @@ def write_record(
         with locked(fixtures):
             part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             for file in sorted({entry.file for entry in entries.values()}):
-                content = {key: tensors[key].contiguous() for key, entry in entries.items() if entry.file == file}
-                if truth is None or file == NOISE:
-                    save_file(content, part / file)
+                keys = [key for key, entry in entries.items() if entry.file == file]
+                source = folder if adding and not any(key in tensors for key in keys) else truth
+                if source is None or (source is truth and file == NOISE):
+                    save_file({key: tensors[key].contiguous() for key in keys}, part / file)
                 else:
-                    shutil.copyfile(truth / file, part / file)
+                    shutil.copyfile(source / file, part / file)
                 (part / file).chmod(0o644)  # safetensors lets only the owner read
             described = {
                 **manifest,
