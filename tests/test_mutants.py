@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -123,6 +124,19 @@ def test_a_function_is_replaced_wherever_it_was_imported_to() -> None:
         assert conversion.convert is ten  # type: ignore[comparison-overlap]
         assert check.convert is ten  # type: ignore[attr-defined]
     assert conversion.convert is check.convert is original  # type: ignore[attr-defined]
+
+
+def test_what_is_imported_while_a_bug_is_planted_does_not_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that is first imported inside of the block takes the changed function by name."""
+    from parity.weights import conversion
+
+    original, late = conversion.convert, ModuleType("parity.imported_late")
+    with wrapped("parity.weights.conversion:convert", lambda _: ten)():
+        monkeypatch.setitem(sys.modules, late.__name__, late)
+        exec("from parity.weights.conversion import convert", vars(late))
+        assert late.convert is ten
+    assert late.convert is original
+    assert conversion.convert is original
 
 
 def test_a_bug_is_taken_back_after_an_error() -> None:

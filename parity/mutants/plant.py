@@ -83,11 +83,18 @@ def wrapped(target: str, wrap: Callable[[Any], Any]) -> Plant:
                 static = isinstance(inspect.getattr_static(owner, attribute), staticmethod)
                 stack.enter_context(replaced(owner, attribute, staticmethod(replacement) if static else replacement))
             else:
+                stack.callback(_take_back, replacement, original)  # last of all: from where it was imported meanwhile
                 for holder, name in _holders(original):
                     stack.enter_context(replaced(holder, name, replacement))
             yield
 
     return Plant(block)
+
+
+def _take_back(replacement: Any, original: Any) -> None:
+    """Give every module back a function that it was imported into by name while another one stood there."""
+    for holder, name in _holders(replacement):
+        setattr(holder, name, original)
 
 
 def _holders(function: Any) -> list[tuple[Any, str]]:
