@@ -340,7 +340,7 @@ class Case:
     unread_settings: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     initial_seeds: int = 8
-    ap: ApLimits = ApLimits()
+    ap: ApLimits = field(default_factory=ApLimits)
     limits: Tuple[Limit, ...] = ()
 
     def meaning(self, name: str) -> Meaning:
