@@ -33,7 +33,8 @@ from parity.records.listing import MANIFEST, digest, listed_as, locked, require_
 from parity.records.schema import require_schema
 
 SCHEMA = 1
-SAME_FIGURE = 1e-9  # relative: sums of the same numbers in another order
+# Relative: sums of the same numbers in another order, of float32 ones in float32.
+SAME_FIGURE = {torch.float64: 1e-9, torch.float32: 1e-5}
 NOISE = "noise.safetensors"  # of the tables; measured anew while the truth's own files stay as they are
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -360,5 +361,5 @@ def _require_same_size(tensor: Tensor, entry: Entry, *, where: str) -> None:
     """Raise ``ParityError`` where a stored tensor does not have the greatest value and the RMS that its entry says."""
     size = measure(torch.zeros_like(tensor), tensor)
     for said, is_really in ((entry.max, size.expected_max), (entry.rms, size.expected_rms)):
-        if not abs(said - is_really) <= SAME_FIGURE * is_really:  # a NaN is not, either
+        if not abs(said - is_really) <= SAME_FIGURE.get(tensor.dtype, 1e-9) * is_really:  # a NaN is not, either
             raise ParityError(f"{where} is said to have the size {said:g}, and has {is_really:g}: restore the manifest")
