@@ -22,6 +22,7 @@ from parity.mutants.plant import (
     result_of,
     set_attribute,
     together,
+    wrapped,
 )
 
 DENSE_LOSS = "parity.ports.dense_loss"
@@ -263,6 +264,7 @@ UPDATE = bugs(
 
 # What several processes divide by. One process alone shows none of these.
 REDUCED_MEAN = "mmdet.utils.dist_utils:reduce_mean"
+REGION_LOSS = "parity.ports.dii_head:DDQDIIHead.loss_and_target"
 QUERY_LOSS = "mmdet.models.dense_heads.ddq_detr_head:DDQDETRHead._loss_for_distinct_queries_single"
 NOISE_LOSS = "mmdet.models.dense_heads.dino_head:DINOHead._loss_dn_single"
 DENSE_QUERY_LOSS = "mmdet.models.losses.ddq_detr_aux_loss:DDQAuxLoss.loss"
@@ -273,11 +275,19 @@ def over_processes(change: Callable[[Any, int], Any]) -> Plant:
     return result_of(REDUCED_MEAN, lambda mean: change(mean, group.size()))
 
 
+def bound_first(mean: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a mean over processes of what is at least 1 in each."""
+    return lambda counts: mean(counts.clamp(min=1))
+
+
 PROCESSES = bugs(
     LOSS,
     "loss-processes",
-    DETR_4,
-    ("sum", over_processes(operator.mul), "the sum over processes for their mean", DETR_4),
+    FCN_12,
+    ("sum", over_processes(operator.mul), "the sum over processes for their mean", FCN_12, RCNN_12, DETR_4),
+    ("bound-first", wrapped(REDUCED_MEAN, bound_first), "each process's count bounded, not their mean", RCNN_12),
+    ("own", edited(f"{DENSE_LOSS}:_divisor", without_call("reduce_mean")), "an average of ratios for their ratio"),
+    ("own-regions", edited(REGION_LOSS, without_call("reduce_mean")), "positives of its own", RCNN_12),
     ("own-queries", edited(QUERY_LOSS, without_call("reduce_mean", 1)), "positives of its own", DETR_4),
     ("own-classes", edited(QUERY_LOSS, without_call("reduce_mean", 0)), "class weights of its own", DETR_4),
     ("own-noise", edited(NOISE_LOSS, without_call("reduce_mean", 1)), "noised copies of its own", DETR_4),
