@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from parity.compare.budgets import ANY, ROUNDOFF, TABLE, Allowance, Noise, allowance
 from parity.compare.verdicts import Verdict, worst
 
-ORDER = ["equal", "within_budget", "certified", "diverged", "nonfinite", "dtype", "shape", "extra", "missing"]
+PASSING = ["equal", "within_budget", "certified"]
+ORDER = [*PASSING, "inconclusive", "diverged", "nonfinite", "dtype", "shape", "extra", "missing"]
 
 
 def figures(*, greatest: float = 1e6) -> st.SearchStrategy[float]:

@@ -262,7 +262,7 @@ def test_a_bug_is_caught_in_the_stage_that_holds_it(bench: Bench, plant: Any, st
 def test_a_bug_of_training_in_a_stage_of_inference_is_looked_for_in_records_of_training() -> None:
     whole = Bench(find_case(FCN), default_fixtures())
     names = {kind: {record.id for record in whole.records_with("backbone", kind)} for kind in ("", *KINDS)}
-    assert names[""] == names[INFERENCE] == {"tiny", "photos"}
+    assert names[""] == names[INFERENCE] == {"tiny", "photos", "limits"}
     assert {name.split("-")[0] for name in names[TRAINING]} == {"train"}
     assert not whole.shows("predict", TRAINING)
     with pytest.raises(ParityError, match="no record of training with the stage predict"):

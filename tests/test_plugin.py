@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import parity
 from conftest import CASE
 from parity.cases.base import Case
 from parity.cases.registry import all_cases, find_case
-from parity.records.kinds import checks_of
+from parity.compare.tensors import measure
+from parity.records.kinds import checks_in
 from parity.records.locate import default_fixtures, find_records
+from parity.records.store import sha256
 
 ROOT = Path(parity.__file__).resolve().parents[1]
 FAST = ("--stage", "preprocess", "--dtype", "fp32")
@@ -57,16 +61,16 @@ def test_collection_imports_neither_torch_nor_an_engine(collected: Done) -> None
 
 def test_there_is_one_test_for_every_stage_mode_and_dtype_of_every_record(collected: Done, case: Case) -> None:
     ids = {line.split("[", 1)[1].rstrip("]") for line in collected.stdout.splitlines() if "test_stage[" in line}
-    records = [folder.name for folder in find_records(default_fixtures(), case=CASE)]
+    folders = find_records(default_fixtures(), case=CASE)
     expected = {
-        f"{CASE}-{record}-{stage}-{mode}-{dtype}-cpu"
-        for record in records
-        for checks in [checks_of(case, record)]
+        f"{CASE}-{folder.name}-{stage}-{mode}-{dtype}-cpu"
+        for folder in folders
+        for checks in [checks_in(case, folder)]
         for stage in checks.stages
         for mode in checks.modes
         for dtype in checks.dtypes
     }
-    assert {"padded", "train-two-sizes", "trajectory", "recipe"} <= set(records)
+    assert {"padded", "train-two-sizes", "trajectory", "recipe"} <= {folder.name for folder in folders}
     assert f"{CASE}-padded-neck-isolated-fp32-cpu" in expected
     assert {id_ for id_ in ids if id_.startswith(f"{CASE}-")} == expected
 
@@ -107,8 +111,9 @@ def test_results_gathered_from_workers_equal_those_of_one_process(tmp_path: Path
     assert (alone.returncode, spread.returncode) == (0, 0), alone.stdout + spread.stdout
     assert results_of(tmp_path / "spread") == results_of(tmp_path / "alone")
     case = find_case(CASE)
-    records = [folder.name for folder in find_records(default_fixtures(), case=CASE)]
-    assert len(results_of(tmp_path / "alone")) == sum("preprocess" in checks_of(case, name).stages for name in records)
+    checks = [checks_in(case, folder) for folder in find_records(default_fixtures(), case=CASE)]
+    expected = sum("preprocess" in each.stages and "isolated" in each.modes for each in checks)
+    assert len(results_of(tmp_path / "alone")) == expected
     for done in (alone, spread):
         assert "stage checks the same; 0 flips, each judged" in done.stdout
         assert re.search(r"^preprocess ✓ [<\d]+ %$", done.stdout, re.MULTILINE), done.stdout
@@ -125,8 +130,12 @@ def altered_repository(record_folder: Path, tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path / name)
     path = tmp_path / "fixtures" / CASE / "padded" / "manifest.json"
     manifest = json.loads(path.read_text())
-    scale = manifest["tensors"]["preprocess/image"]
-    scale.update({"max": scale["max"] * 1e-9, "rms": scale["rms"] * 1e-9, "noise": {}})
+    tensors = load_file(path.with_name("preprocess.safetensors"))
+    image = tensors["preprocess/image"] = 1.01 * tensors["preprocess/image"]
+    save_file(tensors, path.with_name("preprocess.safetensors"))
+    size = measure(torch.zeros_like(image), image)
+    figures = {"max": size.expected_max, "rms": size.expected_rms, "sha256": sha256(image), "noise": {}}
+    manifest["tensors"]["preprocess/image"].update(figures)
     path.write_text(json.dumps(manifest))
     return tmp_path
 
