@@ -7,6 +7,7 @@ them, in the right order, and passes.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -59,6 +60,15 @@ class Frozen:
         return frozen_choice(self.record, StoredTensors(self.record), self.name)
 
 
+def limit_names(limit: Limit, decision: str) -> bool:
+    """Whether a limit is one of a decision, of whichever process of a training of several it is.
+
+    >>> limit_names(Limit("queries", "first", 900, "decoder.nms.*"), "decoder.rank[1].nms.0")
+    True
+    """
+    return fnmatchcase(re.sub(r"\.rank\[\d+\]", "", decision), limit.decisions)
+
+
 def binding(limit: Limit, records: Sequence[Record]) -> Binding | None:
     """Return the first decision that binds a limit; ``None`` where none does.
 
@@ -81,7 +91,7 @@ def shown_in(limit: Limit, records: Sequence[Record]) -> Iterator[Frozen]:
     for record in records:
         if (record.kind == TRAINING) == limit.training:
             for name in record.manifest["decisions"]:
-                if fnmatchcase(name, limit.decisions) and f"{name}/scores" in record.entries:
+                if limit_names(limit, name) and f"{name}/scores" in record.entries:
                     yield Frozen(record, name)
 
 

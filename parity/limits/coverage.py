@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from parity.cases.base import Case, Limit
-from parity.limits.bound import SETTING, binding
+from parity.limits.bound import SETTING, binding, limit_names
 from parity.records.store import Record
 from parity.taps.decisions import NMS, THRESHOLD, TOPK
 
@@ -99,7 +98,7 @@ def _of_decisions(case: Case, records: Sequence[Record]) -> Iterator[str]:
     for record in records:
         for name, described in record.manifest["decisions"].items():
             for kind in _owed(described["kind"], described["settings"]):
-                if not any(limit.kind == kind and fnmatchcase(name, limit.decisions) for limit in case.limits):
+                if not any(limit.kind == kind and limit_names(limit, name) for limit in case.limits):
                     family = re.sub(r"\d+$", "*", name)
                     yield f"the decisions {family} of record {record.id} need a limit of kind {kind!r}: none names them"
 
