@@ -242,9 +242,11 @@ def test_mmdets_data_set_and_metric_count_by_ids(root: Path) -> None:
 
 def test_labels_counted_otherwise_are_not_perfect(root: Path) -> None:
     from mmdet.registry import DATASETS
+    from mmdet.utils import register_all_modules
 
     import parity.coco.labels91  # noqa: F401  registers them
 
+    register_all_modules()
     samples = perfect(DATASETS.build(data(root, "CocoDataset", "val")))
     assert score(samples, "CocoMetric", root, NAMES) == 1.0
     assert score(samples, "Coco91Metric", root, NAMES_91) < 0.5

@@ -98,7 +98,7 @@ def test_only_a_case_that_declares_its_training_is_trained() -> None:
 def test_tied_weights_see_nothing() -> None:
     kinds = weight_kinds(RETINA)
     assert set(kinds) == {"usual", "tied"}
-    assert set(weight_kinds(FCN)) == {"usual", "tied", "crowded", "nothing"}
+    assert set(weight_kinds(FCN)) == {"usual", "tied", "crowded", "nothing", "limits"}
     assert next((fill.pattern, fill.spread) for fill in kinds["tied"]) == ("bbox_head.retina_cls.weight", 0.0)
 
 
