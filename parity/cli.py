@@ -18,7 +18,7 @@ from parity.clusters.options import add_jobs, add_submit
 from parity.coco.options import add_coco
 from parity.errors import ParityError
 from parity.report.options import add_diff, add_report
-from parity.telling import WRONG_CALL, failed, show_all_letters, wrong_call
+from parity.telling import WRONG_CALL, failed, prepare_streams, wrong_call
 
 PASSED, DIVERGED, INCONCLUSIVE = 0, 1, 3
 
@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    show_all_letters()
+    prepare_streams()
     try:
         options = build_parser().parse_args(words)
         if not options.debug:  # the engines are old code under a new torch: their warnings are no news

@@ -13,11 +13,11 @@ WRONG_CALL = 2
 _MOST_DETAIL = 8000  # letters shown below an error without --debug: the end, which says most
 
 
-def show_all_letters() -> None:
-    """Show letters that a terminal does not know, as one of ASCII alone, as escapes."""
+def prepare_streams() -> None:
+    """Show each line when it is printed, into a pipe too, and letters that a terminal does not know as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def wrong_call(message: str, *, debug: bool, detail: str = "") -> int:

@@ -24,6 +24,9 @@ CASE = "ddq_detr_4scale_r50_12e"
 settings.register_profile("parity", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("parity")
 
+# A command that holds its lines back hangs the test that waits for one; this setting of a developer would hide it.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 
 @pytest.fixture(scope="session")
 def case() -> Case:
