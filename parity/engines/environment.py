@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -26,6 +27,7 @@ assert kept == [1, 2], "mmcv's NMS keeps %s, not [1, 2]" % kept
 import mmdet.apis, mmdet.models, safetensors
 print(torch.__version__)
 """
+_NOT_OFFERED = "No matching distribution found"  # pip, where an index has no such file
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Recipe:
     python: str
     minutes: int
     requirements: str
+    torch: tuple[str, ...] = ()  # requirements of torch by themselves: the first that the index of pip offers
 
 
 # Engines of one set of requirements share an environment: the detectors' own code is no part of it.
@@ -42,7 +45,7 @@ RECIPES = {
     "mmdet2": Recipe("3.8", 4, "mmdet2"),
     "ddq_mmdet2": Recipe("3.8", 4, "mmdet2"),
     "ddq_mmdet3rc": Recipe("3.8", 5, "ddq_mmdet3rc"),
-    "mmdet3": Recipe("3.11", 11, "mmdet3"),
+    "mmdet3": Recipe("3.11", 11, "mmdet3", torch=("mmdet3-torch-cpu", "mmdet3-torch")),
 }
 
 
@@ -115,14 +118,34 @@ def _make(engine: str, base: str, folder: Path, lock: int, say: Callable[[str], 
     (folder / MARKER).unlink(missing_ok=True)  # before anything else of it is touched
     say(f"[1/4] virtual environment with Python {recipe.python} at {folder}")
     _run([base, "-m", "venv", "--clear", str(folder)], engine, lock)
-    pip = [str(interpreter(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    with _requirements(engine) as (build, rest):
-        say("[2/4] torch and what compiling needs")
-        _run([*pip, "-r", str(build)], engine, lock)
-        say(f"[3/4] mmcv, whose operators are compiled (about {recipe.minutes} minutes the first time), and mmdet")
-        _run([*pip, "--no-build-isolation", "--no-deps", "-r", str(rest)], engine, lock)
+    install(engine, str(interpreter(folder)), say, lock)
     say("[4/4] check: torch, a compiled operator, the whole framework")
     check_environment(engine, str(interpreter(folder)))
+
+
+def install(engine: str, python: str, say: Callable[[str], None], *keep: int) -> None:
+    """Install what an engine needs into an interpreter: the files of packages that the requirements have hashes of.
+
+    Args:
+        keep: descriptors that stay open in what does it.
+
+    Raises:
+        ParityError: a step failed; the end of its output is the detail.
+    """
+    recipe = RECIPES[engine]
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    with _requirements(engine) as (build, rest, *torch):
+        say("[2/4] torch and what compiling needs")
+        _run([*pip, "-r", str(build)], engine, *keep)
+        for number, path in enumerate(torch, 1):
+            try:
+                _run([*pip, "-r", str(path)], engine, *keep)
+                break
+            except ParityError as error:
+                if number == len(torch) or _NOT_OFFERED not in error.detail:
+                    raise
+        say(f"[3/4] mmcv, whose operators are compiled (about {recipe.minutes} minutes the first time), and mmdet")
+        _run([*pip, "--no-build-isolation", "--no-deps", "-r", str(rest)], engine, *keep)
 
 
 def check_environment(engine: str, python: str) -> str:
@@ -147,20 +170,13 @@ def check_environment(engine: str, python: str) -> str:
     return done.stdout.strip()
 
 
-class _requirements:
-    """The two requirement files of an engine as paths."""
-
-    def __init__(self, engine: str) -> None:
-        root = resources.files("parity.engines") / "requirements"
-        self._files = [resources.as_file(root / f"{RECIPES[engine].requirements}{part}.txt") for part in ("-build", "")]
-
-    def __enter__(self) -> tuple[Path, Path]:
-        first, second = (file.__enter__() for file in self._files)
-        return first, second
-
-    def __exit__(self, *exc: object) -> None:
-        for file in self._files:
-            file.__exit__(None, None, None)
+@contextmanager
+def _requirements(engine: str) -> Iterator[list[Path]]:
+    """Yield the requirement files of an engine: what building needs, the rest, and those of torch by itself."""
+    recipe, root = RECIPES[engine], resources.files("parity.engines") / "requirements"
+    with ExitStack() as stack:
+        names = (f"{recipe.requirements}-build", recipe.requirements, *recipe.torch)
+        yield [stack.enter_context(resources.as_file(root / f"{name}.txt")) for name in names]
 
 
 def _fingerprint(engine: str) -> str:
@@ -218,8 +234,9 @@ def _run(command: list[str], engine: str, *keep: int) -> None:
         raise ParityError(f"environment of {engine}: `{step} …` failed", detail=(done.stdout + done.stderr)[-4000:])
 
 
-if __name__ == "__main__":  # tox calls this after it has installed the new engine
+if __name__ == "__main__":  # of tox: the new engine goes into the environment that tox has made
     try:
+        install(sys.argv[1], sys.executable, lambda line: None)
         print(f"{sys.argv[1]}: torch {check_environment(sys.argv[1], sys.executable)}, compiled operators work")
     except ParityError as wrong:
-        sys.exit(f"parity: {wrong}")
+        sys.exit(f"{wrong.detail}\nparity: {wrong}".lstrip())
