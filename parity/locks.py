@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +17,7 @@ _UNSUPPORTED = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOP
 _LOOK_EVERY = 0.05  # seconds
 
 
-def take(descriptor: int, *, patience: float, busy: str) -> None:
+def take(descriptor: int, *, patience: float = math.inf, busy: str = "") -> None:
     """Lock an open file; where its file system knows no locks, go on without.
 
     Args:
@@ -45,17 +46,22 @@ def try_take(descriptor: int) -> bool:
     return True
 
 
-def wait_for(descriptor: int) -> None:
-    """Lock an open file as soon as nobody else does, however long that takes."""
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
 @contextmanager
-def locked_folder(folder: Path, *, patience: float, busy: str) -> Iterator[None]:
+def locked_folder(
+    folder: Path, *, patience: float = math.inf, busy: str = "", waiting: Callable[[], None] | None = None
+) -> Iterator[int]:
     """Keep other processes that lock it too out of a folder, which is made if it is not there. No file is left in it.
 
+    Yields a descriptor that holds the lock: processes that inherit it keep the folder locked for as long as they live,
+    even where the one that started them was killed.
+
+    Args:
+        patience: seconds to wait for another process.
+        busy: what to say when that was in vain.
+        waiting: called once, before another process is waited for.
+
     Raises:
-        ParityError: it cannot be made, or another process holds it for longer than ``patience`` seconds.
+        ParityError: it cannot be made, or another process holds it for longer.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +69,9 @@ def locked_folder(folder: Path, *, patience: float, busy: str) -> Iterator[None]
     except (OSError, ValueError) as error:
         raise ParityError(f"{folder} cannot be written: {getattr(error, 'strerror', '') or error}") from None
     try:
+        if waiting is not None and not try_take(descriptor):
+            waiting()
         take(descriptor, patience=patience, busy=busy)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from parity.engines.prepared import MARKER, State, finish, interpreter, making, state
+from parity.engines.prepared import MARKER, State, finish, interpreter, state
 from parity.errors import ParityError
+from parity.locks import locked_folder
 
 # What proves an environment: a compiled operator is called, not just imported (mmcv builds without
 # operators in silence), and the whole framework is imported once.
@@ -104,7 +106,8 @@ def make_environment(
     wanted = _fingerprint(engine)
     if state(folder, wanted) is not State.READY:
         base = _fitting_python(recipe.python, python)
-        with making(folder, say) as lock:
+        waiting = partial(say, f"another process is making {folder}: waiting for it")
+        with locked_folder(folder, waiting=waiting) as lock:
             if state(folder, wanted) is not State.READY:  # nobody else has made it in the meantime
                 _make(engine, base, folder, lock, say)
                 finish(folder, engine, wanted)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
 from parity.atomic import write_text
-from parity.errors import ParityError
-from parity.locks import try_take, wait_for
 
 MARKER = "parity-environment.json"
 
@@ -48,27 +43,3 @@ def state(folder: Path, requirements: str) -> State:
 def finish(folder: Path, engine: str, requirements: str) -> None:
     """Mark an environment as whole; everything else has to be done before."""
     write_text(folder / MARKER, json.dumps({"engine": engine, "requirements": requirements}) + "\n")
-
-
-@contextmanager
-def making(folder: Path, say: Callable[[str], None]) -> Iterator[int]:
-    """Have the folder to oneself, made where it is lacking; wait for another process that makes it.
-
-    Yields a descriptor that holds the lock: processes that inherit it keep the folder locked for as long as they
-    write there, even where the one that started them was killed.
-
-    Raises:
-        ParityError: the folder cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except (OSError, ValueError) as error:
-        raise ParityError(f"{folder} cannot be written: {getattr(error, 'strerror', '') or error}") from None
-    try:
-        if not try_take(descriptor):
-            say(f"another process is making {folder}: waiting for it")
-            wait_for(descriptor)
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -11,9 +11,7 @@ Imports nothing heavy: pytest's collection asks here.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -22,6 +20,7 @@ from pathlib import Path
 
 from parity.atomic import write_text
 from parity.errors import ParityError
+from parity.locks import locked_folder
 
 LISTING = "records.sha256"
 MANIFEST = "manifest.json"
@@ -85,19 +84,8 @@ def missing_records(fixtures: Path, case: str) -> list[str]:
 
 
 @contextmanager
-def locked(fixtures: Path) -> Iterator[None]:
-    """Hold a folder of records for writing, alone; another writer waits."""
-    descriptor = os.open(fixtures, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
 def listed_as(folder: Path, manifest: bytes) -> Iterator[None]:
-    """List a record whose folder is put in its place within the block; call it while the folder is ``locked``.
+    """List a record whose folder is put in its place within the block; call it while all records are locked.
 
     While a record is replaced, the old manifest and the new one are both listed, so that a kill at any moment leaves
     a record that is read. A new one is listed once it stands: what never was there is not missing.
@@ -127,7 +115,7 @@ def finish_replacements(fixtures: Path) -> None:
     """
     if not any(_UNFINISHED.fullmatch(path.name) for path in fixtures.glob("*/.*")):
         return
-    with locked(fixtures), contextlib.suppress(OSError):
+    with locked_folder(fixtures), contextlib.suppress(OSError):
         for path in sorted(fixtures.glob("*/.*")):
             match = _UNFINISHED.fullmatch(path.name)
             if match is None or not path.is_dir():

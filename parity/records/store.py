@@ -28,8 +28,9 @@ from parity.cases.patterns import item
 from parity.compare.budgets import Noise
 from parity.compare.tensors import measure
 from parity.errors import ParityError
+from parity.locks import locked_folder
 from parity.records.kinds import RECIPE, TRAINING, Checks, checks_said, kind_by_name, require_kind
-from parity.records.listing import MANIFEST, digest, listed_as, locked, require_listed
+from parity.records.listing import MANIFEST, digest, listed_as, require_listed
 from parity.records.schema import require_schema
 
 SCHEMA = 1
@@ -110,7 +111,7 @@ def write_record(
     part: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(fixtures):
+        with locked_folder(fixtures):
             part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             for file in sorted({entry.file for entry in entries.values()}):
                 keys = [key for key, entry in entries.items() if entry.file == file]
