@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from parity.cases.registry import find_case
+from parity.cases.base import Case
+from parity.cases.registry import all_cases, find_case
 from parity.errors import ParityError
 from parity.mutants import practice, quiet
 from parity.mutants.bench import Bench, Catch
@@ -21,9 +22,12 @@ from parity.mutants.effects import CUDA_ALONE, Operators, Watched, difference, e
 from parity.mutants.outcomes import MutationReport, Outcome, read_quiet, to_json
 from parity.mutants.page import page
 from parity.mutants.plant import set_attribute, together
-from parity.mutants.practice import Judges, Practice
+from parity.mutants.practice import BOXES, LOGITS, Judges, Practice, StoredOutputs, judged
 from parity.mutants.survivors import EXPLAINED
-from parity.records.locate import default_fixtures
+from parity.records.kinds import INFERENCE
+from parity.records.layout import StoredTensors
+from parity.records.locate import default_fixtures, find_records
+from parity.records.store import Record
 
 Command = Callable[..., tuple[int, str, str]]
 FCN = "ddq_fcn_r50_36e"
@@ -240,3 +244,19 @@ def test_each_benign_change_says_what_it_changes_and_why_nothing_may_follow() ->
 def test_an_unknown_benign_change_is_refused() -> None:
     with pytest.raises(ParityError, match="--mutant thread: no such benign change"):
         quiet.chosen(BENIGN, "thread")
+
+
+RECORDED = [case for case in all_cases().values() if find_records(default_fixtures(), case=case.id)]
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case.id)
+def test_people_judge_by_the_records_that_hold_all_they_look_at(case: Case) -> None:
+    records = [Record(folder) for folder in find_records(default_fixtures(), case=case.id)]
+    inference = [record for record in records if record.kind == INFERENCE]
+    names = {record.id for record in judged(inference, case)}
+    assert {"limits", "odd-images"} <= {record.id for record in inference} - names
+    assert "tiny" in names or "padded" in names
+    for record in inference:
+        held = StoredOutputs(StoredTensors(record))
+        whole = any(name in held for name in LOGITS) and any(name in held for name in BOXES) and "boxes[0]" in held
+        assert whole == (record.id in names)

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parity.cases.base import Case
 from parity.cases.patterns import item
 from parity.mutants.bench import BenchChecker
+from parity.records.kinds import ISOLATED
 from parity.records.layout import StoredTensors, array_key
 from parity.records.store import Record
 
@@ -65,7 +67,7 @@ class Judges:
     """The usual ways to judge, for one case; ``clean`` is what they say of the unchanged engine."""
 
     def __init__(self, checker: BenchChecker, records: Sequence[Record]) -> None:
-        self.records = records
+        self.records = records = judged(records, checker.case)
         self.truth = {record.id: _final(StoredOutputs(checker.stored(record))) for record in records}
         self.slices = {record.id: _slices(StoredOutputs(checker.stored(record))) for record in records}
         self.ground_truth = [image for record in records for image in map(_best, self.truth[record.id])]
@@ -97,6 +99,13 @@ class Judges:
             ap=average_precision(images, self.ground_truth),
             moved=max(moved(*pair) for pair in zip(images, before, strict=True)),
         )
+
+
+def judged(records: Sequence[Record], case: Case) -> list[Record]:
+    """Return the records that people could judge by: whose every stage is there, and its tensors whole."""
+    stages = set(case.stage_names())
+    checks = {record.id: record.checks(case) for record in records}
+    return [it for it in records if ISOLATED in checks[it.id].modes and stages <= set(checks[it.id].stages)]
 
 
 class StoredOutputs(Mapping[str, Tensor]):
