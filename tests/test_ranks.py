@@ -143,6 +143,15 @@ def test_processes_train_alone_again_once_the_group_is_left(scratch: Path) -> No
             assert again.train(BATCH).tensors["weight"].flatten().tolist() == [3.0, 4.0]
 
 
+def test_siblings_train_alone_again_as_well(scratch: Path) -> None:
+    with two() as together:
+        assert together.sibling(COLOUR="blue").sessions[0]._ask("fingerprint")["size"] == "2"
+        together.leave()
+        assert together.sessions[0].sibling(COLOUR="blue")._ask("fingerprint")["size"] == "1"
+        with Ranks(together.sessions) as again:
+            assert again.sibling(COLOUR="blue").sessions[0]._ask("fingerprint")["size"] == "2"
+
+
 @pytest.mark.parametrize(
     ("behaviour", "kind", "message"),
     [

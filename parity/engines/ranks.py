@@ -58,7 +58,10 @@ class Ranks:
         self.leave()
 
     def leave(self) -> None:
-        """Let the sessions train alone again; those that were ended are left alone."""
+        """Let the sessions, and their siblings, train alone again; those that were ended are left alone."""
+        for siblings in self._siblings.values():
+            siblings.leave()
+        self._siblings.clear()
         if not any(session.closed for session in self.sessions):
             self._each(lambda rank, session: session.leave_group())
 
