@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from parity.bisect.options import add_bisect
 from parity.cases.outside import named_folders, use_folders
 from parity.clusters.options import add_jobs, add_submit
 from parity.coco.options import add_coco
+from parity.engines.options import add_legacy, add_sandbox, sandboxed
 from parity.errors import ParityError
 from parity.report.options import add_diff, add_report
 from parity.telling import WRONG_CALL, failed, prepare_streams, wrong_call
@@ -58,6 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name in ("freeze", "check", "locate"):
         help_text = "other engines than the case's own: the truth first"
         commands.choices[name].add_argument("--pair", nargs=2, metavar=("OLD", "NEW"), help=help_text)
+    for name in ("freeze", "check", "locate", "new-case", "mutate", "fuzz", "ap"):
+        add_sandbox(commands.choices[name].add_argument)
     for command in commands.choices.values():
         command.add_argument(
             "--cases", dest="case_folders", type=Path, action="append", default=[], metavar="DIR", help="more cases"
@@ -95,14 +97,14 @@ def _add_new_case(commands: Any) -> None:
     new.add_argument("--trust-pickle", action="store_true", help="run whatever a checkpoint's pickle asks for")
     new.add_argument("--legacy-engine", default="mmdet2", metavar="ENGINE")
     new.add_argument("--force", action="store_true", help="replace a file that exists")
-    _legacy_options(new)
+    add_legacy(new)
     new.set_defaults(run=_new_case)
 
 
 def _add_freeze(commands: Any) -> None:
     freeze = commands.add_parser("freeze", help="record what the legacy engine computes")
     freeze.add_argument("case", metavar="CASE")
-    _legacy_options(freeze)
+    add_legacy(freeze)
     freeze.add_argument("--record", metavar="NAME", help="freeze this one of the case's records, or name a new one")
     help_text = "with --record recipe: add this stage to the record, leave the rest of it"
     freeze.add_argument("--stage", metavar="S", help=help_text)
@@ -142,7 +144,7 @@ def _add_locate(commands: Any) -> None:
     locate.add_argument("--stage", required=True, metavar="S")
     locate.add_argument("--record", metavar="NAME", help="the batch to run (default: the case's first)")
     locate.add_argument("--json", type=Path, metavar="FILE", help="a run's page shows a locate….json in its folder")
-    _legacy_options(locate)
+    add_legacy(locate)
     locate.set_defaults(run=_locate)
 
 
@@ -172,7 +174,7 @@ def _add_mutate(commands: Any) -> None:
         "--smallest", type=int, default=0, metavar="N", help="with --benign: only the N smallest records"
     )
     mutate.add_argument("--jobs", type=int, default=1, metavar="N", help="N cases at a time (default: 1)")
-    _legacy_options(mutate)
+    add_legacy(mutate)
     mutate.add_argument("--json", type=Path, metavar="FILE")
     mutate.add_argument("--read", nargs="+", type=Path, metavar="FILE.json", help="run nothing, read what was written")
     mutate.add_argument("--page", type=Path, metavar="FILE.md", help="with --read: write the page of all outcomes")
@@ -188,7 +190,7 @@ def _add_fuzz(commands: Any) -> None:
     fuzz.add_argument("--dtype", choices=("fp64", "fp32"), default="fp64", help="fp32: in float32 as well; dearer")
     fuzz.add_argument("--save-failing", type=Path, metavar="DIR", help="keep the smallest that fails, as a record")
     fuzz.add_argument("--situation", type=Path, metavar="FILE.json", help="draw none: run one that was kept")
-    _legacy_options(fuzz)
+    add_legacy(fuzz)
     fuzz.set_defaults(run=_fuzz)
 
 
@@ -206,18 +208,8 @@ def _add_train(commands: Any) -> None:
     _data_options(train)
     train.add_argument("--seed", type=int, metavar="N")
     train.add_argument("--max-steps", type=int, default=0, metavar="N", help="end after N steps, without validation")
-    _legacy_options(train, timed=False)
+    add_legacy(train, timed=False)
     train.set_defaults(run=_train)
-
-
-def _legacy_options(parser: argparse.ArgumentParser, *, timed: bool = True) -> None:
-    root = os.environ.get("PARITY_LEGACY_ROOT", "")
-    python = os.environ.get("PARITY_LEGACY_PYTHON")
-    parser.add_argument("--legacy-root", metavar="DIR", default=root, help="the checkout, for an engine that runs one")
-    help_text = "the legacy interpreter (default: PARITY_LEGACY_PYTHON, else that of `parity env`)"
-    parser.add_argument("--legacy-python", metavar="PY", default=python, help=help_text)
-    if timed:
-        parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for one request to the legacy engine")
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -243,7 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         use_folders([*named_folders(), *options.case_folders])
         if getattr(options, "pair", None):
             _use_pair(options)
-        return int(options.run(options))
+        with sandboxed(off=getattr(options, "no_sandbox", False), memory=getattr(options, "worker_memory", None)):
+            return int(options.run(options))
     except ParityError as error:
         return wrong_call(str(error), debug=debug, detail=error.detail)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from parity.ap.asked import asked_for as only_full_ap
 from parity.cases.base import Case
 from parity.cases.outside import named_folders, use_folders
 from parity.cases.registry import cases_with, find_case, nearest
+from parity.engines.options import add_sandbox, sandboxed
 from parity.errors import ParityError
 from parity.provenance import provenance
 from parity.records.kinds import DTYPES, MODES, checks_in
@@ -50,6 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fixtures-dir", type=Path, metavar="DIR", help="where the records are")
     group.addoption("--legacy-root", default=os.environ.get("PARITY_LEGACY_ROOT"), metavar="DIR")
     group.addoption("--legacy-python", default=os.environ.get("PARITY_LEGACY_PYTHON"), metavar="PY")
+    add_sandbox(group.addoption)
     group.addoption("--fuzz", type=int, default=0, metavar="N", help="run N drawn situations of each case live, too")
     group.addoption("--fuzz-seed", type=int, default=0, metavar="N", help="draw others (default: 0, always the same)")
     group.addoption("--save-failing", type=Path, metavar="DIR", help="keep the smallest situation that fails")
@@ -62,6 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[environment_key] = {}
     try:
         use_folders([*named_folders(), *config.getoption("cases")])
+        given = ExitStack()
+        given.enter_context(sandboxed(off=config.getoption("no_sandbox"), memory=config.getoption("worker_memory")))
+        config.add_cleanup(given.close)
     except ParityError as error:
         raise pytest.UsageError(str(error)) from None
     worker = os.environ.get(_WORKER, "")

@@ -299,6 +299,7 @@ def test_an_interpreter_that_hangs_at_start_is_ended_at_its_limit(
     pid = tmp_path / "pid"
     source = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
     customised(tmp_path, monkeypatch, source)
+    monkeypatch.setenv("PARITY_NO_SANDBOX", "1")  # it writes outside of its folder
     monkeypatch.setattr(interpreter, "START_LIMIT", 5.0)
     message = rf"^--legacy-python {sys.executable}: no worker starts there \(it ran nothing within 5 s\)$"
     with pytest.raises(ParityError, match=message):

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
-import tempfile
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +14,17 @@ import torch
 from parity.cases.outside import outside_files
 from parity.engines import wire
 from parity.engines.base import Run
+from parity.engines.folders import SharedFolder, WorkerFolder
 from parity.engines.interpreter import Interpreter
 from parity.engines.numerics import Settings, Value
+from parity.engines.sandbox import Sandbox, found, sandbox
 from parity.engines.session import Shapes
 from parity.errors import EngineError, ParityError
-from parity.locks import try_take
 from parity.taps.islands import Promote
 
 DEFAULT_TIME_LIMIT = 900.0  # seconds for one request
 _LOOK_EVERY = 0.5  # seconds between two looks at whether the worker lives
 _LAST_WORDS = 2.0  # seconds for what it said last to come, and for how it ended to be known
-_PREFIX, _LOCKED = "parity-worker-", "locked"
 
 # Runs in the legacy interpreter before anything of ours is there. Its standard error goes to a file that
 # the host reads when the worker dies; the kernel ends it with its host, even one killed outright.
@@ -44,6 +40,23 @@ if setup["local"]:
         ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
     except Exception:
         pass
+
+def seen():
+    import resource, socket
+    def routed(family, address):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as any_socket:
+                any_socket.connect((address, 9))  # sends nothing: an address of documentation
+            return True
+        except OSError:
+            return False
+    places = ["/", os.path.expanduser("~"), os.getcwd()]
+    return {
+        "network": routed(socket.AF_INET, "192.0.2.1") or routed(socket.AF_INET6, "2001:db8::1"),
+        "write": any(not os.statvfs(place).f_flag & os.ST_RDONLY for place in places if os.path.isdir(place)),
+        "memory": resource.getrlimit(resource.RLIMIT_DATA)[0],
+    }
+
 try:
     path = os.path.join(folder, "parity.zip")
     with open(path, "wb") as file:
@@ -59,7 +72,7 @@ try:
     except Exception as error:
         channel.send({"error": "%s: %s" % (type(error).__name__, error), "traceback": ""})
     else:
-        channel.send({"value": folder})
+        channel.send({"value": {"folder": folder, "seen": seen()}})
         serve(channel)
 finally:
     import shutil
@@ -95,6 +108,7 @@ class RemoteSession:
 
     Attributes:
         folder: the worker's own, where it runs; it goes when the worker ends.
+        meeting: a folder where workers of this process, or of that machine, find each other.
 
     Raises:
         ParityError: one line naming the engine and what was asked of it; ``detail`` holds the worker's
@@ -121,17 +135,23 @@ class RemoteSession:
         self._doing = "start"
         self._tail = self._ending = ""
         local = "=" not in python
-        self._folder = WorkerFolder()
+        self._folder, self._shared = WorkerFolder(), SharedFolder()
+        self._sandbox: Sandbox | None = None
         self._log = self._folder.path / "stderr.log"
         self._interpreter: Interpreter | None = None
         try:
-            self._interpreter = Interpreter(python, log=self._log, limit=time_limit, environment=os.environ)
+            if local:
+                self._sandbox = sandbox(self._folder.path, self._shared.path, device=device)
+            self._interpreter = Interpreter(python, log=self._log, limit=time_limit, sandbox=self._sandbox)
             self._channel = self._interpreter.gateway.remote_exec(BOOTSTRAP)
             setup = {"source": worker_source(), "folder": str(self._folder.path) if local else "", "local": local}
             setup["variables"] = self._variables
             self._channel.send(setup)
-            self.folder = str(self._receive())
+            begun = self._receive()
+            self.folder = str(begun["folder"])
+            self.meeting = str(self._shared.path) if local else self.folder
             self.environment = self._ask("open", engine=engine, root=root, device=device)
+            self.environment["sandbox"] = found(begun["seen"])
         except BaseException:
             self.close()
             raise
@@ -150,6 +170,7 @@ class RemoteSession:
         if self._interpreter is not None:
             self._interpreter.end()
         self._folder.remove()
+        self._shared.release()
 
     def sibling(self, **variables: str) -> RemoteSession:
         """Return a worker of its own with further environment variables, which ends with this one.
@@ -278,7 +299,8 @@ class RemoteSession:
         if "error" in answer:
             detail = answer.get("traceback", "")
             kind = EngineError if detail else ParityError  # without a traceback it is a mistake in the call
-            raise kind(f"engine {self.engine}, {self._doing}: {answer['error']}", detail=detail)
+            hint = self._hint(f"{answer['error']}\n{detail}")
+            raise kind(f"engine {self.engine}, {self._doing}: {answer['error']}{hint}", detail=detail)
         return answer["value"]
 
     def _awaited(self) -> Any:
@@ -300,6 +322,9 @@ class RemoteSession:
                         " (--time-limit gives it longer)"
                     ) from None
 
+    def _hint(self, said: str) -> str:
+        return "" if self._sandbox is None else self._sandbox.hint(said)
+
     def _died(self, error: BaseException) -> WorkerDied:
         assert self._interpreter is not None
         if not self.closed:
@@ -308,40 +333,10 @@ class RemoteSession:
             self.close()
         how = f"{self._ending}; " if self._ending else ""
         return WorkerDied(
-            f"engine {self.engine}, {self._doing}: the worker died; {how}the end of its standard error follows",
+            f"engine {self.engine}, {self._doing}: the worker died; {how}the end of its standard error follows"
+            f"{self._hint(self._tail)}",
             detail=self._tail or str(error),
         )
-
-
-class WorkerFolder:
-    """A temporary folder that a lock belongs to: what a killed host left is removed when the next one starts."""
-
-    def __init__(self) -> None:
-        self._sweep()
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try_take(self._lock)
-        (self.path / _LOCKED).touch()  # from here on it may be swept, if the lock is free
-
-    def remove(self) -> None:
-        """Remove it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-    @staticmethod
-    def _sweep() -> None:
-        for leftover in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-            if not (leftover / _LOCKED).is_file():
-                continue
-            with suppress(OSError):
-                lock = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                try:
-                    if os.fstat(lock).st_uid == os.getuid() and try_take(lock):
-                        shutil.rmtree(leftover, ignore_errors=True)
-                finally:
-                    os.close(lock)
 
 
 def _plain(promote: Promote) -> bool | list[str]:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import execnet
 from execnet import gateway_base, gateway_io
 
+from parity.engines.sandbox import Sandbox
 from parity.errors import ParityError
 
 START_LIMIT = 60.0  # seconds until an interpreter runs its first line; nothing is imported before that
@@ -50,20 +51,20 @@ class Interpreter:
         python: its program, or an execnet specification such as ``ssh=host//python=/opt/py38``.
         log: file that its standard error is appended to; over ssh, that of ssh.
         limit: seconds until it runs its first line.
-        environment: of a program on this machine.
+        sandbox: of a program on this machine; otherwise it has all that this process has.
 
     Raises:
         ParityError: it does not start; one line.
     """
 
-    def __init__(self, python: str, *, log: Path, limit: float, environment: Mapping[str, str]) -> None:
+    def __init__(self, python: str, *, log: Path, limit: float, sandbox: Sandbox | None = None) -> None:
         self.python = python
         self.process: _Process | None = None
         self._group = execnet.Group()
         self._limit = min(limit, START_LIMIT)
         try:
             if "=" not in python:
-                self.gateway = self._start_here(python, log, environment)
+                self.gateway = self._start_here(python, log, sandbox)
             elif (spec := execnet.XSpec(python)).ssh:
                 self.gateway = self._start_over_ssh(spec, log)
             else:
@@ -84,19 +85,19 @@ class Interpreter:
         own = "" if isinstance(error, EOFError) else str(getattr(error, "strerror", "") or error)
         return own or (lines or [self.ending_within(_LOOK_EVERY) or str(error)])[-1]
 
-    def _start_here(self, python: str, log: Path, environment: Mapping[str, str]) -> Any:
+    def _start_here(self, python: str, log: Path, sandbox: Sandbox | None) -> Any:
         reads, its_writes = os.pipe()
         its_reads, writes = os.pipe()
         try:
-            line = _OWN.format(reads=its_reads, writes=its_writes) + _GO_ON
+            words = [python, "-u", "-c", _OWN.format(reads=its_reads, writes=its_writes) + _GO_ON]
             with log.open("ab") as file:
                 started = subprocess.Popen(
-                    [python, "-u", "-c", line],
+                    sandbox.command(words) if sandbox else words,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=file,
-                    pass_fds=[its_reads, its_writes],
-                    env=dict(environment),
+                    pass_fds=[its_reads, its_writes, *(sandbox.descriptors if sandbox else ())],
+                    env=sandbox.environment(os.environ) if sandbox else None,
                     start_new_session=True,
                 )
         except BaseException:

@@ -48,7 +48,7 @@ class Ranks:
         self.sessions = tuple(sessions)
         self.size = len(self.sessions)
         self._siblings: dict[str, Ranks] = {}
-        file = str(PurePosixPath(self.sessions[0].folder) / f"rendezvous-{uuid.uuid4().hex}")
+        file = str(PurePosixPath(self.sessions[0].meeting) / f"rendezvous-{uuid.uuid4().hex}")
         self._each(lambda rank, session: session.join_group(rank, self.size, file, session.time_limit))
 
     def __enter__(self) -> Ranks:

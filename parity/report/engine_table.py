@@ -35,6 +35,7 @@ def engines(environment: Mapping[str, Any]) -> list[Engines]:
     legacies: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for record, both in _mapping(environment.get("records")).items():
         legacy = _plain(_mapping(both).get("legacy"))
+        legacy.pop("sandbox", None)  # no number depends on it
         legacies.setdefault(tuple(legacy.items()), []).append(str(record))
     return [_table(records, dict(legacy), new) for legacy, records in (legacies or {(): []}).items()]
 
