@@ -88,6 +88,7 @@ def test_options_narrow_the_collection_down() -> None:
         (("--stage", "decodr"), f"--stage decodr: {CASE} has no such stage: did you mean 'decoder'?"),
         (("--case", "ddq_detr_4scale_r50"), f"unknown case 'ddq_detr_4scale_r50': did you mean '{CASE}'?"),
         (("--mode", "both"), "invalid choice: 'both'"),
+        (("--worker-memory", "much"), "--worker-memory much: give a size, such as 16G"),
     ],
 )
 def test_a_wrong_option_is_a_usage_error(words: tuple[str, ...], message: str) -> None:
