@@ -15,6 +15,7 @@ from parity.cases.base import Case
 from parity.cases.registry import find_case
 from parity.clusters.book import Book
 from parity.engines.environment import legacy_python
+from parity.engines.sandbox import OFF, allowed
 from parity.errors import ParityError
 from parity.records.locate import default_fixtures
 from parity.records.store import Record
@@ -26,6 +27,11 @@ settings.load_profile("parity")
 
 # A command that holds its lines back hangs the test that waits for one; this setting of a developer would hide it.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+# Where the kernel refuses a sandbox, each command that starts a worker says so in a line of its own; that line is for
+# tests/test_sandbox.py, which looks at the kernel itself.
+if allowed().refused:
+    os.environ.setdefault(OFF, "1")
 
 
 @pytest.fixture(scope="session")

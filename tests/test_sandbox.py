@@ -72,6 +72,12 @@ class Inside:
         self.interpreter.end()
 
 
+@pytest.fixture(autouse=True)
+def wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a sandbox wanted, whatever the other tests run with."""
+    monkeypatch.delenv(OFF, raising=False)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Inside]]:
     started: list[Inside] = []

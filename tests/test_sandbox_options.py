@@ -16,6 +16,12 @@ from parity.engines.sandbox import MEMORY, OFF, found, machine_memory, parsed_si
 from parity.errors import ParityError
 
 
+@pytest.fixture(autouse=True)
+def wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a sandbox wanted, whatever the other tests run with."""
+    monkeypatch.delenv(OFF, raising=False)
+
+
 def test_options_hold_as_long_as_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(OFF, raising=False)
     monkeypatch.setenv(MEMORY, "3G")
