@@ -29,6 +29,7 @@ from parity.records.freeze_recipe import freeze_recipe, freeze_recipe_stage
 from parity.records.freeze_training import freeze_training
 from parity.records.images import parse_sizes
 from parity.records.kinds import RECIPE, TRAINING_PREFIX, TRAJECTORY_PREFIX, checks_in
+from parity.records.listing import LISTING
 from parity.records.locate import default_fixtures, expected_records, find_records, is_missing
 from parity.records.noise import WAYS
 from parity.records.remeasure import remeasure
@@ -36,6 +37,7 @@ from parity.records.store import Record, write_record
 from parity.report.files import require_place, write_text
 from parity.report.messages import conclusion, failure_message, stage_line
 from parity.report.results import Report, StageResult, to_json
+from parity.text import listed
 
 
 def freeze(options: argparse.Namespace) -> Iterator[Path]:
@@ -218,10 +220,18 @@ def check(options: argparse.Namespace) -> Verdict:
             notes += without_effect(case, shown)
     if not results:
         raise ParityError(_nothing_to_check(cases[0], options))
+    notes += _unlisted(environment["manifests"])
     if options.report_dir:
         environment["limits"] = told((result.case for result in results), fixtures)
     seconds = round(time.perf_counter() - start, 1)
     return _finish(Report(environment, tuple(results), seconds), options, notes, began)
+
+
+def _unlisted(manifests: object) -> Iterator[str]:
+    assert isinstance(manifests, dict)
+    unlisted = sorted(name for name, identity in manifests.items() if not identity["listed"])
+    if unlisted:
+        yield f"note: no {LISTING} lists {listed(unlisted)}: nothing holds their manifests to what was frozen"
 
 
 def _nothing_to_check(case: Case, options: argparse.Namespace) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -35,14 +36,16 @@ LEFT = result(Verdict.INCONCLUSIVE, "decoder", inconclusive=WHY)
 
 
 @pytest.fixture
-def one_of_two_records(copied_record: Path) -> Path:
-    """Return a fixtures folder of which one of two listed records is gone."""
+def one_of_two_records(copied_record: Path, tmp_path: Path) -> Path:
+    """Return a fixtures folder of which one of two listed records is gone: it lies beside the folder."""
     fixtures = copied_record.parents[1]
     shutil.copytree(copied_record, copied_record.with_name("gone"))
+    manifest = json.loads((copied_record / "manifest.json").read_text())
+    (copied_record.with_name("gone") / "manifest.json").write_text(json.dumps({**manifest, "record": "gone"}))
     words = ["sha256sum", f"{CASE}/gone/manifest.json", f"{CASE}/padded/manifest.json"]
     done = subprocess.run(words, cwd=fixtures, capture_output=True, text=True, check=True)
     (fixtures / LISTING).write_text(done.stdout)
-    shutil.rmtree(copied_record.with_name("gone"))
+    copied_record.with_name("gone").rename(tmp_path / "gone")
     return fixtures
 
 
@@ -70,8 +73,10 @@ def test_a_missing_record_is_named_and_ends_in_status_3(
     assert report.environment["manifests"] == {f"{CASE}/padded": judged_by}
 
 
-def test_all_records_are_there_and_the_status_is_0(parity_command: Command, one_of_two_records: Path) -> None:
-    shutil.copytree(one_of_two_records / CASE / "padded", one_of_two_records / CASE / "gone")
+def test_all_records_are_there_and_the_status_is_0(
+    parity_command: Command, one_of_two_records: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tmp_path / "gone", one_of_two_records / CASE / "gone")
     status, out, _ = parity_command("check", CASE, "--fixtures", one_of_two_records, *FAST)
     assert (status, "same: 2 of 2 stage checks passed" in out) == (0, True)
 

@@ -31,6 +31,7 @@ Command = Callable[..., tuple[int, str, str]]
 Frozen = Callable[..., Record]
 
 DECISION = "head.choice.0"
+WEIGHTS = {"sha256": "0" * 64, "seed": 0, "shapes": {}}
 
 
 @pytest.fixture
@@ -56,8 +57,8 @@ def frozen(tmp_path: Path, case: Case) -> Frozen:
             "size": size or parts["scores"].shape[-1],
         }
         manifest: dict[str, Any] = {
-            **{"case": case.id, "record": name, "engines": {}, "weights": {}, "islands": []},
-            "batch": {"steps": 1, "per_step": 0},
+            **{"case": case.id, "record": name, "engines": {}, "weights": WEIGHTS, "islands": []},
+            "batch": {"steps": 1, "per_step": 0, "scale": [0, 0]},
             "decisions": {DECISION: decision},
         }
         write_record(tmp_path / name, manifest, draft.entries, draft.tensors, force=True)

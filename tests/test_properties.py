@@ -28,6 +28,11 @@ from parity.taps.decisions import Decision
 DTYPES = (torch.float64, torch.float32, torch.int64, torch.int32, torch.bool, torch.uint8)
 HALF = (torch.float16, torch.bfloat16)
 EXACT = Tolerance(score=0.0)
+MANIFEST = {
+    **{"case": "c", "record": "r", "engines": {}, "decisions": {}, "islands": []},
+    "batch": {"scale": [0, 0]},
+    "weights": {"sha256": "0" * 64, "seed": 0, "shapes": {}},
+}
 
 
 def seeds() -> st.SearchStrategy[int]:
@@ -132,9 +137,8 @@ def test_a_tensor_of_any_shape_dtype_and_stride_comes_back(
         max=size.expected_max,
         rms=size.expected_rms,
     )
-    manifest = {"case": "c", "record": "r", "engines": {}, "batch": {}, "weights": {}, "decisions": {}, "islands": []}
     with tempfile.TemporaryDirectory() as folder:
-        write_record(Path(folder) / "c" / "r", manifest, {"s/t": entry}, {"s/t": tensor}, force=False)
+        write_record(Path(folder) / "c" / "r", MANIFEST, {"s/t": entry}, {"s/t": tensor}, force=False)
         back = Record(Path(folder) / "c" / "r").tensor("s/t")
     assert back.dtype is tensor.dtype
     assert back.tolist() == tensor.tolist()
@@ -146,8 +150,7 @@ def test_a_dtype_that_records_do_not_know_is_refused(tmp_path: Path, dtype: torc
     entry = Entry(
         "t", "s", "output", "whole", ("isolated",), "s.safetensors", (3,), (3,), str(dtype), "", "", "", 1.0, 1.0
     )
-    manifest = {"case": "c", "record": "r", "engines": {}, "batch": {}, "weights": {}, "decisions": {}, "islands": []}
-    write_record(tmp_path / "c" / "r", manifest, {"s/t": entry}, {"s/t": tensor}, force=False)
+    write_record(tmp_path / "c" / "r", MANIFEST, {"s/t": entry}, {"s/t": tensor}, force=False)
     with pytest.raises(ParityError, match=rf"is damaged: Invalid enum value '{dtype}'"):
         Record(tmp_path / "c" / "r")
 
@@ -274,8 +277,7 @@ def frozen(case: Case, tensor: Tensor, folder: Path) -> StoredTensors:
     """Return a record that holds one tensor, as the legacy engine would have given it."""
     draft = Draft(case)
     draft.add_outputs("neck", {"p3": tensor}, whole={"p3"}, modes=("isolated",))
-    manifest = {"case": "c", "record": "r", "engines": {}, "batch": {}, "weights": {}, "decisions": {}, "islands": []}
-    write_record(folder / "r", manifest, draft.entries, draft.tensors, force=False)
+    write_record(folder / "r", MANIFEST, draft.entries, draft.tensors, force=False)
     return StoredTensors(Record(folder / "r"))
 
 

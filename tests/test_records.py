@@ -29,8 +29,8 @@ MANIFEST = {
     "engines": {},
     "decisions": {},
     "islands": [],
-    "weights": {},
-    "batch": {"seed": 3},
+    "weights": {"sha256": "0" * 64, "seed": 3, "shapes": {}},
+    "batch": {"seed": 3, "scale": [0, 0]},
 }
 Contents = dict[str, Tensor]
 
@@ -114,7 +114,7 @@ def test_every_tensor_comes_back_bit_for_bit(folder: Path) -> None:
 def test_entries_and_manifest_come_back(folder: Path) -> None:
     record = Record(folder)
     assert record.entries == {key: entry(key, tensor) for key, tensor in sorted(contents().items())}
-    assert (record.case, record.id, record.manifest["batch"]) == ("a_case", "toy", {"seed": 3})
+    assert (record.case, record.id, record.manifest["batch"]) == ("a_case", "toy", MANIFEST["batch"])
 
 
 def test_keys_are_those_of_a_stage_role_and_mode(folder: Path) -> None:
@@ -127,9 +127,13 @@ def test_keys_are_those_of_a_stage_role_and_mode(folder: Path) -> None:
 def test_image_files_come_in_the_order_of_the_batch(tmp_path: Path) -> None:
     files = {f"neck/file[{number}]": torch.tensor([number], dtype=torch.uint8) for number in range(12)}
     write_record(
-        tmp_path / "files", MANIFEST, {key: entry(key, t, role="image") for key, t in files.items()}, files, force=False
+        tmp_path / "a_case" / "toy",
+        MANIFEST,
+        {key: entry(key, t, role="image") for key, t in files.items()},
+        files,
+        force=False,
     )
-    record = Record(tmp_path / "files")
+    record = Record(tmp_path / "a_case" / "toy")
     assert [int(record.tensor(key)) for key in record.image_files("neck")] == list(range(12))
     assert [int(record.tensor(key)) for key in record.keys(stage="neck", role="image")][:3] == [0, 10, 11]
 

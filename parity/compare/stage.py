@@ -157,8 +157,8 @@ def _compare_decision(
         name,
         Verdict.MISSING,
         count=truth.chosen.numel(),
-        smallest_margin=described["smallest_score_margin"],
-        smallest_iou_margin=described["smallest_iou_margin"],
+        smallest_margin=described.get("smallest_score_margin"),
+        smallest_iou_margin=described.get("smallest_iou_margin"),
     )
     if decision is None:
         return replace(blank, note="the new engine made no such decision")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,8 @@ from parity.cases.base import ISOLATED as ISOLATED
 from parity.cases.base import MODES as MODES
 from parity.cases.base import TRAJECTORY, Batch, Case, TrainingBatch
 from parity.errors import ParityError
-from parity.records.listing import MANIFEST
+from parity.records.listing import MANIFEST, require_listed
+from parity.text import shown
 
 if TYPE_CHECKING:  # collection must not wait for torch
     from torch import Tensor
@@ -130,22 +130,20 @@ class _Head(msgspec.Struct):
 def checks_in(case: Case, folder: Path) -> Checks:
     """Return the checks of the record in a folder.
 
-    A manifest that is damaged is told when the record is read, by ``Record``; its name has to do until then.
+    A manifest that is damaged, or not the one that is listed, is told when the record is read, by ``Record``; until
+    then its name has to do: what such a manifest says may not keep it from being read.
 
     Raises:
         ParityError: its kind is unknown, or it is for checks that the case does not have.
     """
     path = folder / MANIFEST
     try:
-        head = _head(path, path.stat().st_mtime_ns)
-    except (OSError, msgspec.DecodeError):
+        content = path.read_bytes()
+        require_listed(folder, content)
+        head = msgspec.json.decode(content, type=_Head)
+    except (OSError, ParityError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return checks_of(case, folder.name)
     return checks_said(case, folder.name, kind=head.kind, limits=head.checks, where=str(path))
-
-
-@cache
-def _head(path: Path, _written: int) -> _Head:
-    return msgspec.json.decode(path.read_bytes(), type=_Head)
 
 
 def checks_said(case: Case, record: str, *, kind: str, limits: Mapping[str, Sequence[str]], where: str) -> Checks:
@@ -163,7 +161,8 @@ def require_kind(kind: str, *, where: str) -> None:
     """Raise ``ParityError`` where there is no such kind of record."""
     if kind not in KINDS:
         raise ParityError(
-            f"{where} is of the kind {kind!r}; this version knows {', '.join(KINDS)}: update parity, or freeze it again"
+            f"{where} is of the kind {shown(kind)}; this version knows {', '.join(KINDS)}: update parity, or freeze it"
+            " again"
         )
 
 
@@ -176,7 +175,7 @@ def _restricted(everything: Checks, asked: Mapping[str, Sequence[str]], *, what:
         unknown = [name for name in wanted if name not in known]
         if unknown:
             raise ParityError(
-                f"{what} is for the {part[:-1]} {unknown[0]!r}; a record of the kind {everything.kind!r} has"
+                f"{what} is for the {part[:-1]} {shown(unknown[0])}; a record of the kind {everything.kind!r} has"
                 f" {', '.join(known)}"
             )
         parts[part] = tuple(name for name in known if name in wanted)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from parity.atomic import write_text
+from parity.atomic import sweep, write_text
 from parity.errors import ParityError
 from parity.locks import locked_folder
 
@@ -62,13 +62,22 @@ def digest(manifest: bytes) -> str:
 
 
 def require_listed(folder: Path, manifest: bytes) -> bool:
-    """Return whether the list beside a record's case names this record; the manifest has to be the one it names.
+    """Return whether there is a list beside a record's case; it has to name this record, and this manifest.
 
     Raises:
-        ParityError: the list names another manifest.
+        ParityError: the list does not name the record, or names another manifest.
     """
-    fixtures = folder.absolute().parent.parent
-    digests = read_listing(fixtures).get(_name(folder))
+    try:
+        folder = folder.resolve()
+    except (OSError, RuntimeError) as error:  # a symbolic link that leads to itself
+        raise ParityError(f"{folder}: {error}") from None
+    fixtures = folder.parent.parent
+    listed = read_listing(fixtures)
+    digests = listed.get(_name(folder))
+    if digests is None and listed:
+        raise ParityError(
+            f"{fixtures / LISTING} does not list {_name(folder)}: restore the list, or freeze the record again"
+        )
     if digests is not None and digest(manifest) not in digests:
         raise ParityError(
             f"{folder / MANIFEST} is not the manifest that {fixtures / LISTING} lists:"
@@ -113,6 +122,8 @@ def finish_replacements(fixtures: Path) -> None:
     A record that was taken away for a new one, which did not come, is put back; what was never complete goes. Where
     the folder cannot be written to, it is left as it is.
     """
+    if fixtures.is_dir():
+        sweep(fixtures / LISTING)
     if not any(_UNFINISHED.fullmatch(path.name) for path in fixtures.glob("*/.*")):
         return
     with locked_folder(fixtures), contextlib.suppress(OSError):

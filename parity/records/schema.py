@@ -49,9 +49,9 @@ class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Decision(msgspec.Struct):
-    kind: str
+    kind: Literal["nms", "topk", "sort", "assignment", "threshold"]
     stage: str
-    settings: dict[str, Any]
+    settings: dict[str, float]
     size: Extent
     ordered: bool = True
     smallest_score_margin: float | None = None
@@ -60,12 +60,15 @@ class _Decision(msgspec.Struct):
 
 class _Batch(msgspec.Struct):
     seed: int = 0
+    scale: tuple[Extent, Extent] = (0, 0)
     steps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
     per_step: Extent = 0
     ranks: Annotated[int, msgspec.Meta(ge=1, le=MOST_RANKS)] = 1
 
 
 class _Weights(msgspec.Struct):
+    sha256: Digest | None = None
+    seed: int = 0
     shapes: dict[str, tuple[Extent, ...]] = {}
     constants: dict[str, str] = {}
 
@@ -81,6 +84,7 @@ class Manifest(msgspec.Struct):
     decisions: dict[str, _Decision]
     islands: list[tuple[str, str, int]]
     tensors: dict[str, _Tensor]
+    kind: str = ""
     rows: dict[str, list[str]] = {}
     checks: dict[str, list[str]] = {}
 

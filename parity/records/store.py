@@ -32,6 +32,7 @@ from parity.locks import locked_folder
 from parity.records.kinds import RECIPE, TRAINING, Checks, checks_said, kind_by_name, require_kind
 from parity.records.listing import MANIFEST, digest, listed_as, require_listed
 from parity.records.schema import require_schema
+from parity.text import one_line, shown
 
 SCHEMA = 1
 # Relative: sums of the same numbers in another order, of float32 ones in float32.
@@ -164,12 +165,15 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 def _require_parts_of(kind: str, manifest: Mapping[str, Any]) -> None:
     """Raise ``KeyError`` or ``TypeError`` where something is lacking that only this kind of record has."""
-    if kind == RECIPE and not isinstance(manifest["recipe"], dict):
-        raise TypeError("part 'recipe'")
-    if kind in (TRAINING, TRAJECTORY):
-        for number in ("steps", "per_step"):
-            if not isinstance(manifest["batch"][number], int):
-                raise TypeError(f"part 'batch.{number}'")
+    if kind == RECIPE:
+        if not isinstance(manifest["recipe"], dict):
+            raise TypeError("part 'recipe'")
+        return
+    training = ("steps", "per_step") if kind in (TRAINING, TRAJECTORY) else ()
+    for part, needed in (("batch", (*training, "scale")), ("weights", ("sha256", "seed", "shapes"))):
+        for name in needed:
+            if manifest[part][name] is None:  # of what type it is, the schema has looked at
+                raise TypeError(f"part '{part}.{name}'")
 
 
 def _decoded(path: Path, content: bytes) -> dict[str, Any]:
@@ -184,7 +188,9 @@ def _decoded(path: Path, content: bytes) -> dict[str, Any]:
         raise ParityError(f"{path} is not readable as a manifest: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         number = manifest.get("schema") if isinstance(manifest, dict) else None
-        raise ParityError(f"{path} has schema {number!r}, this version reads {SCHEMA}: freeze the record again")
+        raise ParityError(
+            f"{path} has schema {shown(repr(number))[1:-1]}, this version reads {SCHEMA}: freeze the record again"
+        )
     return manifest
 
 
@@ -226,25 +232,30 @@ class Record:
             self.kind = str(self.manifest.get("kind") or kind_by_name(self.id))
             require_kind(self.kind, where=str(path))
             _require_parts_of(self.kind, self.manifest)
+            if self.listed and self.id != folder.resolve().name:
+                raise ValueError(f"it is that of the record {shown(self.id)}")
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             kind = self.manifest.get("kind")
-            said = f" (it says that it is of the kind {kind!r})" if kind else ""
-            problem = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+            said = f" (it says that it is of the kind {shown(str(kind))})" if kind else ""
+            problem = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else one_line(str(error), most=300)
             raise ParityError(f"{path} is damaged: {problem}{said}; restore or freeze it again") from None
         del self.manifest["tensors"]
         self._families: dict[str, dict[str, Noise]] = {}
-        for entry in self.entries.values():
-            self._path(entry)
+        for file in dict.fromkeys(entry.file for entry in self.entries.values()):
+            self._path(file)
 
     @property
     def identity(self) -> dict[str, Any]:
         """The SHA-256 of the manifest and whether ``records.sha256`` lists it: what a result says it was judged by."""
         return {"sha256": self.digest, "listed": self.listed}
 
-    def _path(self, entry: Entry) -> Path:
-        path = (self.folder / entry.file).resolve()
-        if Path(entry.file).name != entry.file or path.parent != self.folder.resolve():
-            raise ParityError(f"{self.folder / MANIFEST} names the file {entry.file!r} outside of its folder: refused")
+    def _path(self, file: str) -> Path:
+        try:
+            path = (self.folder / file).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a symbolic link that leads to itself, a name with a NUL
+            raise ParityError(f"{self.folder / MANIFEST} names the file {shown(file)}: {error}; restore it") from None
+        if Path(file).name != file or path.parent != self.folder.resolve():
+            raise ParityError(f"{self.folder / MANIFEST} names the file {shown(file)} outside of its folder: refused")
         return path
 
     def tensor(self, key: str) -> Tensor:
@@ -254,7 +265,7 @@ class Record:
             ParityError: the file is missing, cut short, altered, or holds what is not finite.
         """
         entry = self.entries[key]
-        path = self._path(entry)
+        path = self._path(entry.file)
         try:
             with safe_open(path, framework="pt") as file:
                 tensor: Tensor = file.get_tensor(key)
@@ -288,8 +299,12 @@ class Record:
         """Return the checks that this record is for.
 
         Raises:
-            ParityError: it is for checks that the case does not have.
+            ParityError: it is of another case, or for checks that the case does not have.
         """
+        if self.case != case.id:
+            raise ParityError(
+                f"{self.folder / MANIFEST} is of the case {shown(self.case)}, not of {case.id}: restore it"
+            )
         limits = self.manifest.get("checks", {})
         return checks_said(case, self.id, kind=self.kind, limits=limits, where=str(self.folder / MANIFEST))
 
