@@ -34,8 +34,12 @@ def take(descriptor: int, *, patience: float = math.inf, busy: str = "") -> None
         time.sleep(_LOOK_EVERY)
 
 
-def try_take(descriptor: int) -> bool:
-    """Lock an open file unless another process holds it; return whether nobody else does."""
+def try_take(descriptor: int, *, without_locks: bool = True) -> bool:
+    """Lock an open file unless another process holds it; return whether nobody else does.
+
+    Args:
+        without_locks: what to return where its file system knows no locks, so that nobody can tell.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -43,6 +47,7 @@ def try_take(descriptor: int) -> bool:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
+        return without_locks
     return True
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw
 
+from parity.atomic import writing
 from parity.coco.repeated import repeated_outside
 from parity.errors import ParityError
 
@@ -130,13 +130,13 @@ def write(contents: Mapping[Path, Iterable[bytes]], *, inputs: Sequence[Path]) -
         ParityError: an output is an input, or cannot be written; nothing has been written then.
     """
     expect_different(list(contents), inputs=inputs)
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
-    with ExitStack() as cleaning:
+    parts: dict[Path, Path] = {}
+    with ExitStack() as unfinished:
         for path, chunks in contents.items():
-            cleaning.callback(parts[path].unlink, missing_ok=True)
             try:
-                with parts[path].open("wb") as file:
-                    file.writelines(chunks)
+                parts[path], file = unfinished.enter_context(writing(path))
+                file.writelines(chunks)
+                file.flush()
             except OSError as error:
                 raise ParityError(f"{path} cannot be written: {error.strerror}") from None
         for path, part in parts.items():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from parity.atomic import write_text
 from parity.cases.base import Batch
 from parity.errors import ParityError
 from parity.fuzz.live import Kind, Live, Outcome
@@ -45,10 +44,6 @@ def _write(path: Path, text: str) -> None:
     """Write a whole file, or nothing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
+        write_text(path, text)
     except OSError as error:
         raise ParityError(f"--save-failing: {path} could not be written: {error.strerror}") from error

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import base64
-import glob
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from parity.atomic import HIDDEN, writing
 from parity.errors import ParityError
-from parity.locks import locked_folder, try_take
+from parity.locks import locked_folder
 
 PATIENCE = 60.0  # seconds to wait for another process that writes into the same folder
-_HIDDEN = ".part"  # ends the names of files that are being written
 
 
 def templates(*filters: Callable[..., Any]) -> Environment:
@@ -101,7 +99,7 @@ def write_together(folder: Path, first: str, text: str, second: str, page: str |
 @contextmanager
 def _set_aside(path: Path) -> Iterator[Path]:
     """Hide a file; where that which follows fails, it comes back, unless it was removed."""
-    aside = path.with_name(f".{path.name}.old{_HIDDEN}")
+    aside = path.with_name(f".{path.name}.old{HIDDEN}")
     with suppress(FileNotFoundError):
         path.rename(aside)
     try:
@@ -113,15 +111,10 @@ def _set_aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _unfinished(path: Path, text: str) -> Iterator[Path]:
-    """Yield a hidden file beside ``path`` with this text, which is gone afterwards; problems of writing name ``path``.
-
-    The file is locked while its writer lives: by that, leftovers are told from what is being written.
-    """
-    hidden = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_HIDDEN}")
+    """Yield a hidden file beside ``path`` with this text, gone afterwards; problems of writing name ``path``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path)
-        with _locked_new(hidden) as file:
+        with writing(path) as (hidden, file):
             # What is no text in UTF-8, half of a surrogate pair in a name, is written as an escape.
             file.write(text.encode("utf-8", "backslashreplace"))
             file.flush()
@@ -129,24 +122,3 @@ def _unfinished(path: Path, text: str) -> Iterator[Path]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", "") or error
         raise ParityError(f"{path} cannot be written: {reason}; name another place") from error
-    finally:
-        with suppress(OSError, ValueError):
-            hidden.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked_new(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file and lock it; a sweep may have taken it for a leftover between the two."""
-    while True:
-        with path.open("wb") as file:
-            if try_take(file.fileno()) and path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                yield file
-                return
-
-
-def sweep(path: Path) -> None:
-    """Remove what writers of a file left unfinished who are no more."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_HIDDEN}"):
-        with suppress(OSError), leftover.open("rb") as file:
-            if try_take(file.fileno()):
-                leftover.unlink()

@@ -6,9 +6,9 @@ averaged (EMA) weights lie is each framework's own affair: see ``averages``.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor
 
+from parity.atomic import writing
 from parity.errors import ParityError
 from parity.text import listed, one_line, shown
 from parity.weights import pickles
@@ -223,7 +224,16 @@ def _classes(meta: Mapping[str, Any]) -> tuple[str, ...]:
 def write_checkpoint(
     path: Path, state: Mapping[str, Tensor], *, source: Path, meta: Mapping[str, Any], left: Mapping[str, Tensor] | None
 ) -> None:
-    """Write weights in mmengine's layout, whole or not at all.
+    """Write weights in mmengine's layout, whole or not at all; see ``unfinished_checkpoint``."""
+    with unfinished_checkpoint(path, state, source=source, meta=meta, left=left) as part:
+        part.replace(path)
+
+
+@contextmanager
+def unfinished_checkpoint(
+    path: Path, state: Mapping[str, Tensor], *, source: Path, meta: Mapping[str, Any], left: Mapping[str, Tensor] | None
+) -> Iterator[Path]:
+    """Yield a hidden file beside ``path`` with weights in mmengine's layout; it has to be renamed, or is gone.
 
     The file holds tensors and plain values only: mmengine, mmcv and ``torch.load(weights_only=True)`` read it.
 
@@ -239,15 +249,13 @@ def write_checkpoint(
     content = {"meta": dict(meta), "state_dict": _versioned(state)}
     if left is not None:
         content[LEFT] = dict(left)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        with writing(path) as (part, file):
             torch.save(content, file)
-        part.replace(path)
+            file.flush()
+            yield part
     except (OSError, RuntimeError) as error:
         raise ParityError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _versioned(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from parity import __version__
+from parity.atomic import writing
 from parity.cases.base import Case
 from parity.cases.registry import find_case
 from parity.errors import ParityError
+from parity.records.kinds import RECIPE
 from parity.records.locate import default_fixtures, find_records
 from parity.records.store import Record
-from parity.weights.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from parity.weights.checkpoint import Checkpoint, read_checkpoint, unfinished_checkpoint
 from parity.weights.conversion import Conversion, convert_with_ledger, reverse
 from parity.weights.ledger import Ledger
 
@@ -40,11 +43,14 @@ def convert_file(options: argparse.Namespace) -> list[str]:
     except ParityError as error:
         raise ParityError(f"{options.input}: {error}") from None
     meta = _meta(case, options, checkpoint)
-    write_checkpoint(
-        options.output, done.state, source=options.input, meta=meta, left=None if options.reverse else done.left
-    )
-    if options.ledger:
-        _write_text(options.ledger, done.ledger.to_json())
+    left = None if options.reverse else done.left
+    with ExitStack() as stack:
+        part = stack.enter_context(
+            unfinished_checkpoint(options.output, done.state, source=options.input, meta=meta, left=left)
+        )
+        if options.ledger:
+            stack.enter_context(_around(options.ledger, done.ledger.to_json()))
+        part.replace(options.output)
     lines = [f"{case.id}: {options.input} -> {options.output}", f"  read: {checkpoint.origin}"]
     lines += [*(f"  {remark}" for remark in checkpoint.remarks), *_summary(done.ledger)]
     if not options.reverse:
@@ -67,10 +73,12 @@ def new_shapes(case: Case) -> Shapes:
 
 
 def legacy_shapes(case: Case) -> Shapes | None:
-    """Return name -> shape of the legacy engine's, which every record holds; ``None`` without a record."""
+    """Return name -> shape of the legacy engine's, which every record but a recipe holds; ``None`` without one."""
     for folder in find_records(default_fixtures(), case=case.id):
-        shapes: Shapes = Record(folder).manifest["weights"]["shapes"]
-        return shapes
+        record = Record(folder)
+        if record.kind != RECIPE:
+            shapes: Shapes = record.manifest["weights"]["shapes"]
+            return shapes
     return None
 
 
@@ -100,9 +108,29 @@ def _meta(case: Case, options: argparse.Namespace, checkpoint: Checkpoint) -> di
     return {"parity": made, "dataset_meta": {"classes": checkpoint.classes}, "CLASSES": checkpoint.classes}
 
 
-def _write_text(path: Path, text: str) -> None:
+@contextmanager
+def _around(path: Path, ledger: str) -> Iterator[None]:
+    """Write a ledger around the moment at which its checkpoint comes to its place.
+
+    Whoever is killed leaves no ledger beside a checkpoint that it is not of: the one that was there goes before, the
+    new one comes after.
+    """
+    with ExitStack() as stack, _told_of(path):
+        hidden, file = stack.enter_context(writing(path))
+        file.write(ledger.encode())
+        file.flush()
+        path.unlink(missing_ok=True)
+        kept = stack.pop_all()
+    with kept:
+        yield
+        with _told_of(path):
+            hidden.replace(path)
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
     try:
-        path.write_text(text)
+        yield
     except OSError as error:
         raise ParityError(f"--ledger {path}: {error.strerror}") from error
 
