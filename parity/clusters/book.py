@@ -1,4 +1,8 @@
-"""The book of jobs: a folder for each below the state folder, ``job.json`` beside its scripts, log and exit code."""
+"""The book of jobs: a folder for each below the state folder, ``job.json`` beside its scripts, log and exit code.
+
+Whoever makes a job's folder holds a lock in it until the job is in the book. What a submission that was killed before
+that left behind is removed when the book is next opened.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,21 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
+from parity.atomic import sweep
 from parity.clusters.schedulers import PENDING, RUNNING, SCHEDULERS, UNREACHABLE
 from parity.errors import DAMAGE, ParityError
+from parity.locks import try_take
 from parity.report.files import write_text
 
 ENDED = ("succeeded", "failed", "cancelled", "lost")
+NOTED = "job.json"  # what makes a folder a job of the book
+_LOCK = ".submitting"
+_BEFORE_NOTED = {"job.sh", "node.sh", _LOCK}  # all that a submission writes before it is in the book
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,8 @@ class Book:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = (folder or default_folder()).resolve()
+        self._held: dict[int, BinaryIO] = {}
+        self._swept = False
 
     def jobs(self) -> Iterator[Job]:
         """Yield all jobs, oldest first.
@@ -88,8 +101,9 @@ class Book:
         Raises:
             ParityError: behind the last one, if one is damaged: it hides no other.
         """
+        self._sweep()
         damaged: ParityError | None = None
-        for path in sorted(self.folder.glob("[0-9]*/job.json")):
+        for path in sorted(self.folder.glob(f"[0-9]*/{NOTED}")):
             try:
                 job = _read(path)
             except ParityError as error:
@@ -124,13 +138,15 @@ class Book:
         return job
 
     def open(self, *, task: str, case: str, scheduler: str) -> Job:
-        """Make a new job's folder; two at once get two numbers."""
+        """Make a new job's folder; two at once get two numbers. It is kept only if the job is saved."""
+        self._sweep()
         number = 1 + max((int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit()), default=0)
         while True:
             folder = self.folder / f"{number:04}"
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 folder.mkdir()
+                lock = _lock(folder)
             except FileExistsError:
                 if not self.folder.is_dir():
                     raise ParityError(f"--state {self.folder}: it is no folder") from None
@@ -138,16 +154,33 @@ class Book:
             except OSError as error:
                 raise ParityError(f"--state {self.folder}: {error.strerror}") from None
             else:
-                return Job(number, folder, task, case, scheduler)
+                if lock is not None:
+                    self._held[number] = lock
+                    return Job(number, folder, task, case, scheduler)
 
     def save(self, job: Job) -> None:
         """Write ``job.json``, whole or not at all."""
         content = {key: value for key, value in asdict(job).items() if key != "folder"}
-        write_text(job.folder / "job.json", json.dumps(content, indent=1) + "\n")
+        write_text(job.folder / NOTED, json.dumps(content, indent=1) + "\n")
+        if job.number in self._held:
+            with suppress(OSError), self._held.pop(job.number):
+                (job.folder / _LOCK).unlink()
 
     def forget(self, job: Job) -> None:
         """Take a job out of the book, with its folder."""
+        with suppress(OSError):
+            (job.folder / NOTED).unlink()  # first: a kill on the way leaves what is swept
         shutil.rmtree(job.folder, ignore_errors=True)
+        if job.number in self._held:
+            self._held.pop(job.number).close()
+
+    def _sweep(self) -> None:
+        """Remove, once, what submissions left that were killed before their job was in the book."""
+        if not self._swept:
+            self._swept = True
+            for folder in self.folder.glob("[0-9]*"):
+                with suppress(OSError):  # a book of somebody else's may be looked at
+                    _sweep_job(folder)
 
     def cancel(self, job: Job) -> Job:
         """Ask the scheduler to end a job, and note that.
@@ -173,6 +206,33 @@ def default_folder() -> Path:
     if state:
         return Path(state) / "jobs"
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "parity" / "jobs"
+
+
+def _lock(folder: Path) -> BinaryIO | None:
+    """Lock a job's folder that was just made; ``None`` where a sweep took it for a leftover between the two."""
+    path = folder / _LOCK
+    with ExitStack() as stack, suppress(FileNotFoundError):
+        file = stack.enter_context(path.open("wb"))
+        if try_take(file.fileno()) and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            stack.pop_all()
+            return file
+    return None
+
+
+def _sweep_job(folder: Path) -> None:
+    """Remove a folder that is not in the book and whose maker is gone; where nobody can tell, it stays."""
+    sweep(folder / "*")
+    path, noted = folder / _LOCK, folder / NOTED
+    there = {each.name for each in folder.iterdir()}
+    if (_LOCK not in there) if NOTED in there else there - _BEFORE_NOTED:
+        return
+    with path.open("ab") as file:
+        if not try_take(file.fileno(), without_locks=False):
+            return
+        if noted.exists():
+            path.unlink()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path) -> Job:
