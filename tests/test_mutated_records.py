@@ -51,6 +51,10 @@ def as_json(subject: Subject, edit: Callable[[Any], object]) -> Mutation:
     return Mutation("", {MANIFEST: edited(subject.files[MANIFEST], lambda plain, _: edit(plain), random.Random(0))})
 
 
+def drop(inside: dict[str, Any], name: str) -> None:
+    del inside[name]
+
+
 def test_what_is_read_and_different_is_noticed_and_tried_on_both_engines(subject: Subject) -> None:
     def louder(plain: Any) -> None:
         for entry in plain["tensors"].values():
@@ -59,13 +63,16 @@ def test_what_is_read_and_different_is_noticed_and_tried_on_both_engines(subject
 
     for edit, told in (
         (louder, "the right engine passes, the wrong one passes in some checks"),
-        (lambda plain: plain["checks"].update(stages=["backbone"]), "the right engine passes, the wrong one passes"),
-        (lambda plain: plain["tensors"].pop("neck/p3"), "the right engine fails, the wrong one as before"),
+        (
+            lambda plain: plain["checks"].update(stages=["backbone"]),
+            "the right engine passes, the wrong one passes everywhere",
+        ),
+        (lambda plain: drop(plain["tensors"], "neck/p3"), "the right engine fails, the wrong one as before"),
         (lambda plain: plain["engines"].update(legacy={}), "the right engine passes, the wrong one as before"),
     ):
         altered = relisted(subject, edit)
         assert subject.outcome(altered).outcome is Outcome.DIFFERENT
-        assert subject.told(altered).startswith(told)
+        assert subject.told(altered) == told
 
 
 @pytest.mark.parametrize(
@@ -79,12 +86,12 @@ def test_what_is_read_and_different_is_noticed_and_tried_on_both_engines(subject
         (lambda plain: plain.update(kind=None), r"is damaged: Expected `str`, got `null` - at `\$\.kind`"),
         (lambda plain: plain["decisions"]["predict.threshold.0"].update(kind="nms "), "Invalid enum value 'nms '"),
         (lambda plain: plain["decisions"]["predict.threshold.0"]["settings"].update(threshold="x"), "Expected `float`"),
-        (lambda plain: plain["weights"].pop("sha256"), "is damaged: 'sha256' is missing"),
+        (lambda plain: drop(plain["weights"], "sha256"), "is damaged: 'sha256' is missing"),
         (lambda plain: plain["weights"].update(sha256=None), "is damaged: part 'weights.sha256'"),
         (lambda plain: plain["batch"].update(scale=[1]), r"is damaged: .*\$\.batch\.scale"),
         (
             lambda plain: plain["tensors"]["neck/p3"].update(file="a\0b"),
-            r"names the file 'a\\x00b': embedded null byte",
+            r"is damaged: 'a\\x00b' is no name",
         ),
         (lambda plain: plain["tensors"]["neck/p3"].update(dtype="x" * 100_000), "Invalid enum value 'xxx"),
     ],

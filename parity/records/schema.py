@@ -9,6 +9,7 @@ import msgspec
 
 from parity.cases.base import MOST_RANKS
 from parity.compare.budgets import Noise
+from parity.text import shown
 
 # The greatest share of a tensor's size that its float32 noise may be. Of all committed records the greatest is 0.1 %;
 # beyond this a float32 check would let pass whatever it is given.
@@ -96,6 +97,7 @@ def require_schema(content: bytes) -> Manifest:
         ValueError: something in it is unknown, missing, of another type, or cannot be; says what and where.
     """
     manifest = msgspec.json.decode(content, type=Manifest)
+    _require_names(manifest)
     _require_halves(manifest.tensors)
     stages = manifest.checks.get("stages")
     for name, decision in manifest.decisions.items():
@@ -108,6 +110,16 @@ def require_schema(content: bytes) -> Manifest:
         for mode, noise in entry.noise.items():
             _require_small(key, mode, Noise(noise.max, noise.rms), of=Noise(entry.max, entry.rms))
     return manifest
+
+
+def _require_names(manifest: Manifest) -> None:
+    """Raise ``ValueError`` where a name holds what no terminal prints: messages, of one line, are made of names."""
+    names = [manifest.case, manifest.record, *manifest.decisions]
+    for key, entry in manifest.tensors.items():
+        names += [key, entry.name, entry.stage, entry.file]
+    for name in names:
+        if not name.isprintable():
+            raise ValueError(f"{shown(name)} is no name")
 
 
 def _require_halves(tensors: Mapping[str, _Tensor]) -> None:
