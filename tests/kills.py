@@ -1,17 +1,24 @@
-"""Processes that are killed at a random moment. ``PARITY_KILLS`` says how often: 4 unless it is set."""
+"""Processes that are killed: at a random moment, or before each thing in turn that they do to files.
+
+``PARITY_KILLS`` says how often at a random moment: 4 times unless it is set.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 KILLS = int(os.environ.get("PARITY_KILLS", "4"))
+TO_FILES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "subprocess.Popen"}
 TESTS = Path(__file__).resolve().parent
 
 
@@ -35,6 +42,45 @@ def killed(program: str, *words: object, moment: random.Random, most: float) -> 
         time.sleep(moment.uniform(0.0, most))
         process.send_signal(signal.SIGKILL)
         return [line.removesuffix("\n") for line in process.stdout if line.endswith("\n")]
+
+
+def killed_at_each_step(act: Callable[[], object], folder: Path, check: Callable[[], object]) -> int:
+    """Do something in a forked process that is killed before the first thing it does to files below ``folder``.
+
+    Then before the second, and so on, until it comes to its end. ``check`` is called after each.
+
+    Returns:
+        how many things it does.
+    """
+    for step in itertools.count():
+        child = os.fork()
+        if child == 0:
+            try:
+                _die_before(step, folder)
+                act()
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        check()
+        if not os.WIFSIGNALED(status):
+            assert os.WEXITSTATUS(status) == 0
+            return step
+    raise AssertionError
+
+
+def _die_before(step: int, folder: Path) -> None:
+    """Have this process kill itself before it does its next but ``step`` thing to files below ``folder``."""
+    left = itertools.count(step, -1)
+
+    def seen(event: str, words: tuple[Any, ...]) -> None:
+        if event not in TO_FILES or (event == "open" and not words[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+            return
+        if str(folder) in str(words) and next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(seen)
 
 
 def together(program: str, *words_of_each: tuple[object, ...]) -> None:

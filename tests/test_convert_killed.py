@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kills import KILLS, hidden, killed
+from kills import KILLS, hidden, killed, killed_at_each_step
 from test_convert_command import LEGACY, NEW, RULES
 
 from parity.atomic import sweep
@@ -32,18 +32,18 @@ for number in itertools.cycle((0, 1)):
 """
 
 
-def write_legacy(path: Path, number: int) -> None:
+def write_legacy(path: Path, number: int, *, rows: int = ROWS) -> None:
     """Write a checkpoint whose weights are all ``number``; that of 1 has a name more, so that ledgers differ."""
-    shapes = {**LEGACY, "neck.convs.0.weight": (ROWS, 32), **({"old.more": (1,)} if number else {})}
+    shapes = {**LEGACY, "neck.convs.0.weight": (rows, 32), **({"old.more": (1,)} if number else {})}
     torch.save({"state_dict": {name: torch.full(shape, float(number)) for name, shape in shapes.items()}}, path)
 
 
-def convert(folder: Path, number: int) -> None:
+def convert(folder: Path, number: int, *, rows: int = ROWS) -> None:
     """Convert it to ``new.pth``; the case is a handful of parameters."""
     case = convert_command.find_case("ddq_detr_4scale_r50_12e")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(convert_command, "find_case", lambda _: replace(case, rules=RULES))
-        patched.setattr(convert_command, "new_shapes", lambda _: {**NEW, "neck.0.weight": (ROWS, 32)})
+        patched.setattr(convert_command, "new_shapes", lambda _: {**NEW, "neck.0.weight": (rows, 32)})
         words = ["convert", case.id, str(folder / f"legacy-{number}.pth"), str(folder / "new.pth")]
         assert main([*words, "--ledger", str(folder / "ledger.json")]) == 0
 
@@ -69,6 +69,20 @@ def test_a_kill_at_any_moment_leaves_a_whole_file_or_none(tmp_path: Path) -> Non
         convert(tmp_path, 1)  # the next start
         assert_whole(tmp_path)
         assert list(hidden(tmp_path)) == []
+
+
+def test_a_kill_before_each_thing_it_does_to_files_leaves_a_whole_file_or_none(tmp_path: Path) -> None:
+    for number in (0, 1):
+        write_legacy(tmp_path / f"legacy-{number}.pth", number, rows=3)
+    convert(tmp_path, 1, rows=3)
+
+    def checked() -> None:
+        assert_whole(tmp_path)
+        convert(tmp_path, 1, rows=3)  # the next start
+        assert_whole(tmp_path)
+        assert list(hidden(tmp_path)) == []
+
+    assert killed_at_each_step(lambda: convert(tmp_path, 0, rows=3), tmp_path, checked) > 4
 
 
 def test_a_conversion_that_fails_at_its_place_keeps_no_ledger_and_leaves_nothing(tmp_path: Path) -> None:

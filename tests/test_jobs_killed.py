@@ -7,8 +7,9 @@ import random
 from pathlib import Path
 
 import pytest
-from kills import KILLS, killed, together
+from kills import KILLS, killed, killed_at_each_step, together
 
+from parity.cli import main
 from parity.clusters.book import Book
 
 CASE = "ddq_fcn_r50_12e"
@@ -50,7 +51,7 @@ def assert_whole(book: Book, taken: Path) -> None:
     jobs = list(Book(book.folder).jobs())
     folders = {job.folder for job in jobs}
     assert {Path(script).parent for script in taken.read_text().splitlines()} <= folders
-    assert set(book.folder.iterdir()) == folders
+    assert set(book.folder.glob("*")) == folders
     for job in jobs:
         assert (job.task, job.case, job.scheduler) == ("ap", CASE, "slurm")
         assert {path.name for path in job.folder.iterdir()} == {"job.json", "job.sh", "node.sh"}
@@ -65,6 +66,13 @@ def test_a_kill_at_any_moment_leaves_jobs_that_are_whole(book: Book, taken: Path
     together(SUBMITTER, (book.folder, 1))
     assert taken.read_text()
     assert_whole(book, taken)
+
+
+def test_a_kill_before_each_thing_it_does_to_files_leaves_jobs_that_are_whole(book: Book, taken: Path) -> None:
+    taken.touch()
+    words = ["submit", CASE, "--scheduler", "slurm", "--state", str(book.folder)]
+    assert killed_at_each_step(lambda: main(words), book.folder, lambda: assert_whole(book, taken)) > 8
+    assert taken.read_text()
 
 
 def test_of_two_at_once_every_job_is_whole(book: Book, taken: Path) -> None:
