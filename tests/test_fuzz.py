@@ -273,20 +273,27 @@ def failing_checker(error: Exception) -> Any:
     return SimpleNamespace(check=check)
 
 
+def as_retina(folder: Path) -> Record:
+    """Return a record as if it were one of the case that is fuzzed."""
+    record = Record(folder)
+    record.case = RETINA.id
+    return record
+
+
 def test_what_only_the_new_engine_refuses_is_a_difference(record_folder: Path) -> None:
     live = Live(RETINA, lambda: StandIn(EngineError("")))  # type: ignore[arg-type, return-value]
     live.checker = failing_checker(RuntimeError("stride\nmismatch"))
-    outcome = live._checked(Record(record_folder))
+    outcome = live._checked(as_retina(record_folder))
     assert (outcome.kind, outcome.reason) == (Kind.NEW_FAILS, "RuntimeError: stride mismatch")
     live.checker = failing_checker(ParityError("constant buffers differ"))
     with pytest.raises(ParityError, match="constant buffers differ"):
-        live._checked(Record(record_folder))
+        live._checked(as_retina(record_folder))
 
 
 def test_comparing_nothing_is_not_the_same(record_folder: Path) -> None:
     live = Live(RETINA, lambda: StandIn(EngineError("")))  # type: ignore[arg-type, return-value]
     live.checker = SimpleNamespace(check=lambda *_, **__: [])  # type: ignore[assignment]
-    assert live._checked(Record(record_folder)).kind is Kind.DIVERGED
+    assert live._checked(as_retina(record_folder)).kind is Kind.DIVERGED
 
 
 def test_a_detector_is_built_and_filled_only_where_that_changes_something(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from kills import hidden, killed_at_each_step
 from test_records import write
 
 from parity.errors import ParityError
@@ -157,3 +158,17 @@ def test_a_kill_at_any_moment_leaves_a_record_that_is_read(folder: Path) -> None
         assert record.listed
         assert all(record.tensor(key) is not None for key in record.entries)
         assert [path.name for path in folder.parent.iterdir()] == ["toy"]
+
+
+def test_a_kill_before_each_thing_it_does_to_files_leaves_a_record_that_is_read(folder: Path) -> None:
+    fixtures, before = folder.parents[1], Record(folder).digest
+
+    def checked() -> None:
+        assert find_records(fixtures) == [folder]
+        record = Record(folder)
+        assert record.listed
+        assert all(record.tensor(key) is not None for key in record.entries)
+        assert list(hidden(fixtures)) == []
+
+    assert killed_at_each_step(lambda: write(folder, NEW, force=True), fixtures, checked) > 8
+    assert Record(folder).digest != before

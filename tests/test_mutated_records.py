@@ -149,3 +149,9 @@ def test_the_small_record_is_a_record(tmp_path: Path, subject: Subject) -> None:
     kinds = {entry["kind"] for entry in manifest["tensors"].values()}
     assert roles == {"output", "decision", "input", "image", "noise", "unpromoted"}
     assert kinds == {"whole", "samples", "projections", "sketch"}
+
+
+def test_a_list_that_is_empty_is_refused(tmp_path: Path, subject: Subject) -> None:
+    (tmp_path / LISTING).write_text("")
+    with pytest.raises(ParityError, match=r"records\.sha256 is empty: restore it, or remove it"):
+        Record(tmp_path / CASE / RECORD)

@@ -11,10 +11,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 from parity.atomic import sweep
 from parity.clusters.schedulers import PENDING, RUNNING, SCHEDULERS, UNREACHABLE
@@ -92,7 +91,7 @@ class Book:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = (folder or default_folder()).resolve()
-        self._held: dict[int, BinaryIO] = {}
+        self._held: dict[int, int] = {}  # number of a job -> descriptor of its lock
         self._swept = False
 
     def jobs(self) -> Iterator[Job]:
@@ -163,8 +162,9 @@ class Book:
         content = {key: value for key, value in asdict(job).items() if key != "folder"}
         write_text(job.folder / NOTED, json.dumps(content, indent=1) + "\n")
         if job.number in self._held:
-            with suppress(OSError), self._held.pop(job.number):
+            with suppress(OSError):
                 (job.folder / _LOCK).unlink()
+            os.close(self._held.pop(job.number))
 
     def forget(self, job: Job) -> None:
         """Take a job out of the book, with its folder."""
@@ -172,7 +172,7 @@ class Book:
             (job.folder / NOTED).unlink()  # first: a kill on the way leaves what is swept
         shutil.rmtree(job.folder, ignore_errors=True)
         if job.number in self._held:
-            self._held.pop(job.number).close()
+            os.close(self._held.pop(job.number))
 
     def _sweep(self) -> None:
         """Remove, once, what submissions left that were killed before their job was in the book."""
@@ -208,14 +208,15 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "parity" / "jobs"
 
 
-def _lock(folder: Path) -> BinaryIO | None:
+def _lock(folder: Path) -> int | None:
     """Lock a job's folder that was just made; ``None`` where a sweep took it for a leftover between the two."""
     path = folder / _LOCK
-    with ExitStack() as stack, suppress(FileNotFoundError):
-        file = stack.enter_context(path.open("wb"))
-        if try_take(file.fileno()) and os.path.samestat(path.stat(), os.fstat(file.fileno())):
-            stack.pop_all()
-            return file
+    with suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        with suppress(FileNotFoundError):
+            if try_take(descriptor) and os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
+        os.close(descriptor)
     return None
 
 

@@ -38,7 +38,7 @@ def read_listing(fixtures: Path) -> Listed:
     A record has two digests only while it is replaced: that of the old manifest and that of the new one.
 
     Raises:
-        ParityError: the list is not readable, or a line of it says nothing that is understood.
+        ParityError: the list is not readable or empty, or a line of it says nothing that is understood.
     """
     path = fixtures / LISTING
     try:
@@ -47,6 +47,8 @@ def read_listing(fixtures: Path) -> Listed:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ParityError(f"{path} is not readable as a list of records: {error}; restore it") from None
+    if not lines:
+        raise ParityError(f"{path} is empty: restore it, or remove it if there are no records")
     listed: Listed = {}
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)

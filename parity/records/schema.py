@@ -14,6 +14,7 @@ from parity.text import shown
 # The greatest share of a tensor's size that its float32 noise may be. Of all committed records the greatest is 0.1 %;
 # beyond this a float32 check would let pass whatever it is given.
 LARGEST_NOISE = 0.05
+MOST_LETTERS = 255  # of a name; the longest committed one has 120
 
 _OTHER_HALVES = {"samples": ("projections", "sketch"), "projections": ("samples",)}
 
@@ -113,12 +114,12 @@ def require_schema(content: bytes) -> Manifest:
 
 
 def _require_names(manifest: Manifest) -> None:
-    """Raise ``ValueError`` where a name holds what no terminal prints: messages, of one line, are made of names."""
+    """Raise ``ValueError`` where a name is longer than a line or does not print: messages are made of names."""
     names = [manifest.case, manifest.record, *manifest.decisions]
     for key, entry in manifest.tensors.items():
         names += [key, entry.name, entry.stage, entry.file]
     for name in names:
-        if not name.isprintable():
+        if len(name) > MOST_LETTERS or not name.isprintable():
             raise ValueError(f"{shown(name)} is no name")
 
 
