@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,30 @@ def test_a_benign_change_is_quiet_and_a_bug_is_not() -> None:
     assert "other operators" in str(found[0].effect)
     assert found[1].alarm is not None
     assert found[1].alarm.stage == "backbone"
+
+
+def refused(*_: object, **__: object) -> Any:
+    raise ParityError("it goes no further")
+
+
+@pytest.mark.parametrize("where", ["parity.mutants.effects.watch", "parity.mutants.quiet.first_divergence"])
+def test_a_change_that_ends_a_run_is_an_alarm_and_the_next_one_follows(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    @contextmanager
+    def ends() -> Iterator[None]:
+        with monkeypatch.context() as patched, set_attribute("backbone.bn1", "eps", 1e-3)():
+            patched.setattr(where, refused)
+            yield
+
+    bench = Bench(find_case(FCN), default_fixtures(), smallest=1)
+    folded = next(change for change in BENIGN if change.id == "batch-norm-scale")
+    found = list(quiet.try_changes(bench, [Benign("ends", ends, "all", "none"), folded]))
+    assert [change.change for change in found] == ["ends", "batch-norm-scale"]
+    assert found[0].counts
+    assert found[0].alarm is not None
+    assert found[0].alarm.how == "it cannot be checked: it goes no further"
+    assert found[1].alarm is None
 
 
 WITHOUT_EFFECT = (

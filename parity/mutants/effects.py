@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from parity.engines import numerics
 from parity.engines.session import Session
+from parity.errors import ParityError
 from parity.mutants.bench import Bench
 from parity.mutants.benign import Benign as Change
 from parity.records.layout import StoredTensors
@@ -66,8 +67,11 @@ def _layout(tensor: Tensor) -> tuple[Any, ...]:
     return tuple(tensor.shape), tensor.stride(), tensor.data_ptr() % ALIGNED if tensor.numel() else 0
 
 
-def effects(bench: Bench, changes: Iterable[Change]) -> Iterator[tuple[Change, str]]:
-    """Yield each change, applied for as long as the caller holds it, with what it does to a run: "" is nothing."""
+def effects(bench: Bench, changes: Iterable[Change]) -> Iterator[tuple[Change, str | ParityError]]:
+    """Yield each change, applied for as long as the caller holds it, with what it does to a run: "" is nothing.
+
+    A run that the change stops is an error, and the next change follows all the same.
+    """
     record = record_for(bench)
     clean = reference(bench, record)
     for change in changes:
@@ -75,7 +79,11 @@ def effects(bench: Bench, changes: Iterable[Change]) -> Iterator[tuple[Change, s
         if parameters(session.model) != clean.parameters:  # the change before has put them back in another place
             clean = reference(bench, record)
         with change.apply():
-            yield change, difference(watch(bench, record), clean)
+            try:
+                seen: str | ParityError = difference(watch(bench, record), clean)
+            except ParityError as error:
+                seen = error
+            yield change, seen
 
 
 def reference(bench: Bench, record: Record) -> Watched:

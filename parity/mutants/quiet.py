@@ -67,7 +67,12 @@ def try_changes(bench: Bench, changes: Sequence[Benign]) -> Iterator[Quiet]:
     records = tuple(record.id for record in bench.records)
     concerned = [change for change in changes if change.concerns(bench.case.id)]
     for change, seen in effects(bench, concerned):
-        alarm = first_divergence(bench.checker, bench.records) if seen else None
+        try:
+            if isinstance(seen, ParityError):
+                raise seen
+            alarm = first_divergence(bench.checker, bench.records) if seen else None
+        except ParityError as error:  # it changes something after all; the other changes are still to be made
+            alarm, seen = Catch("", "", "", "", f"it cannot be checked: {error}"), "an error"
         yield Quiet(change.id, bench.case.id, change.why, alarm, records if seen else (), seen, change.changes)
 
 
