@@ -25,8 +25,8 @@ _LETTERS = dict(zip(Verdict, "ewcidntsxm", strict=True))  # one letter a check: 
 LETTERS = {letter: verdict for verdict, letter in _LETTERS.items()}
 
 
-class Run(msgspec.Struct, frozen=True):
-    """One run; ``verdicts`` and ``used`` go with the history's ``checks``.
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of one run, whatever way its checks are.
 
     Attributes:
         name: of its folder.
@@ -35,8 +35,6 @@ class Run(msgspec.Struct, frozen=True):
         first: id of the first check that diverged; ``rerun`` is the command for it.
         seconds: the sum of all checks'.
         surroundings: versions, commit, driver: see ``diff.surroundings``.
-        verdicts: one letter a check, ``.`` where it was not run.
-        used: the greatest share of its budget that a tensor of the check used; nothing where there is no such figure.
         ap: case and figure -> percent, where AP was measured; ``problems`` are what lies beyond its limits.
     """
 
@@ -51,10 +49,20 @@ class Run(msgspec.Struct, frozen=True):
     first: str
     rerun: str
     surroundings: dict[str, str]
-    verdicts: str
-    used: list[float | None]
     ap: dict[str, float] = {}
     problems: list[str] = []
+
+
+class Run(Told, frozen=True, kw_only=True):
+    """One run; ``verdicts`` and ``used`` go with the history's ``checks``.
+
+    Attributes:
+        verdicts: one letter a check, ``.`` where it was not run.
+        used: the greatest share of its budget that a tensor of the check used; nothing where there is no such figure.
+    """
+
+    verdicts: str
+    used: list[float | None]
 
     @property
     def passes(self) -> bool:

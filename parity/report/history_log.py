@@ -17,10 +17,9 @@ from typing import BinaryIO
 
 import msgspec
 
-from parity.compare.verdicts import Verdict
 from parity.errors import ParityError
 from parity.locks import take
-from parity.report.history import LETTERS, NO_CHECK, History, Key, Run, in_time
+from parity.report.history import LETTERS, NO_CHECK, History, Key, Run, Told, in_time
 
 LOG, OLD = "history.jsonl", "history.json"
 SCHEMA = 2  # of a line; 1 is that of history.json, which held all runs
@@ -40,23 +39,10 @@ class Group(msgspec.Struct, frozen=True):
     used: list[float | None]
 
 
-class Line(msgspec.Struct, frozen=True):
-    """One run as it is written; see ``history.Run`` for what its fields mean."""
+class Line(Told, frozen=True, kw_only=True):
+    """One run as it is written."""
 
-    name: str
-    when: str
-    source: str
-    verdict: Verdict
-    passed: int
-    ran: int
-    flips: int
-    seconds: float
-    first: str
-    rerun: str
-    surroundings: dict[str, str]
     checks: list[Group]
-    ap: dict[str, float] = {}
-    problems: list[str] = []
     schema: int = SCHEMA
 
 
@@ -209,7 +195,7 @@ def _run(line: Line, keys: Mapping[Key, int], checks: Sequence[Key]) -> Run:
     while places and places[-1] is None:  # what only later runs have
         places.pop()
     return Run(
-        **{name: getattr(line, name) for name in Run.__struct_fields__ if name not in ("verdicts", "used")},
+        **{name: getattr(line, name) for name in Told.__struct_fields__},
         verdicts="".join(NO_CHECK if place is None else verdicts[place] for place in places),
         used=[None if place is None else used[place] for place in places],
     )
@@ -226,5 +212,4 @@ def _line(history: History, run: Run) -> Line:
         for key, found in groups.items()
         for stages, letters, shares in [zip(*found, strict=True)]
     ]
-    kept = {name: getattr(run, name) for name in Run.__struct_fields__ if name not in ("verdicts", "used")}
-    return Line(**kept, checks=checks)
+    return Line(**{name: getattr(run, name) for name in Told.__struct_fields__}, checks=checks)
