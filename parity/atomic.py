@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from parity.locks import try_take
+from parity.locks import try_take_at
 
 HIDDEN = ".part"  # ends the names of files that are being written
 
@@ -53,7 +53,7 @@ def _locked_new(path: Path) -> Iterator[BinaryIO]:
     """Open a new file and lock it; a sweep may have taken it for a leftover between the two."""
     while True:
         with path.open("wb") as file:
-            if try_take(file.fileno()) and path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            if try_take_at(path, file.fileno()):
                 yield file
                 return
 
@@ -67,5 +67,5 @@ def sweep(path: Path) -> None:
     for leftover in path.parent.glob(f".{name}.*{HIDDEN}"):
         # For writing: that is what a network file system asks of whoever locks a file for himself.
         with suppress(OSError), leftover.open("r+b") as file:
-            if try_take(file.fileno(), without_locks=False):
+            if try_take_at(leftover, file.fileno(), without_locks=False):
                 leftover.unlink()

@@ -51,6 +51,20 @@ def try_take(descriptor: int, *, without_locks: bool = True) -> bool:
     return True
 
 
+def try_take_at(path: Path, descriptor: int, *, without_locks: bool = True) -> bool:
+    """As ``try_take``, and the open file still has to be the one at ``path``.
+
+    Who removes a file holds its lock. Another process that had opened it before then gets the lock of a file that is
+    no more, while its name may be somebody else's, who is alive.
+    """
+    if not try_take(descriptor, without_locks=without_locks):
+        return False
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def locked_folder(
     folder: Path, *, patience: float = math.inf, busy: str = "", waiting: Callable[[], None] | None = None

@@ -18,7 +18,7 @@ from pathlib import Path
 from parity.atomic import sweep
 from parity.clusters.schedulers import PENDING, RUNNING, SCHEDULERS, UNREACHABLE
 from parity.errors import DAMAGE, ParityError
-from parity.locks import try_take
+from parity.locks import try_take_at
 from parity.report.files import write_text
 
 ENDED = ("succeeded", "failed", "cancelled", "lost")
@@ -209,13 +209,17 @@ def default_folder() -> Path:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a job's folder that was just made; ``None`` where a sweep took it for a leftover between the two."""
+    """Lock a job's folder that was just made; ``None`` where a sweep took it for a leftover between the two.
+
+    Then it may be there again, made by another submission, which may even have ended by now.
+    """
     path = folder / _LOCK
     with suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-        with suppress(FileNotFoundError):
-            if try_take(descriptor) and os.path.samestat(path.stat(), os.fstat(descriptor)):
+        if try_take_at(path, descriptor):
+            if list(folder.iterdir()) == [path]:
                 return descriptor
+            path.unlink(missing_ok=True)
         os.close(descriptor)
     return None
 
@@ -228,7 +232,7 @@ def _sweep_job(folder: Path) -> None:
     if (_LOCK not in there) if NOTED in there else there - _BEFORE_NOTED:
         return
     with path.open("ab") as file:
-        if not try_take(file.fileno(), without_locks=False):
+        if not try_take_at(path, file.fileno(), without_locks=False):
             return
         if noted.exists():
             path.unlink()
