@@ -130,7 +130,7 @@ def write_small(fixtures: Path, record: str = RECORD) -> Path:
     run, tensors, entries = truth(), {}, {}
 
     def add(key: str, tensor: Tensor, **changed: Any) -> None:
-        tensors[key], entries[key] = tensor.clone(), _entry(key, tensor, **changed)
+        tensors[key], entries[key] = tensor.clone(), _entry(tensor, **changed)
 
     for stage, names in PRODUCED.items():
         for name in names:
@@ -167,15 +167,23 @@ def write_small(fixtures: Path, record: str = RECORD) -> Path:
     return folder
 
 
-def _entry(key: str, tensor: Tensor, **changed: Any) -> Entry:
+def _entry(tensor: Tensor, **changed: Any) -> Entry:
     figures = measure(torch.zeros_like(tensor), tensor)
     noise = Noise(SHARE * figures.expected_max, SHARE * figures.expected_rms)
     modes = changed.get("modes", ("isolated", "cascade"))
+    noises = {mode: noise for mode in modes if tensor.is_floating_point()}
+    return entry_of(tensor, **{"noise": noises, **changed})
+
+
+def entry_of(tensor: Tensor, *, stage: str, **said: Any) -> Entry:
+    """Return what a manifest says of a whole output: its figures are the tensor's, the rest is what is said."""
+    figures = measure(torch.zeros_like(tensor), tensor)
     described = {
+        "stage": stage,
         "role": "output",
         "kind": "whole",
-        "modes": modes,
-        "file": f"{changed['stage']}.safetensors",
+        "modes": ("isolated", "cascade"),
+        "file": f"{stage}.safetensors",
         "shape": tuple(tensor.shape),
         "of_shape": tuple(tensor.shape),
         "dtype": str(tensor.dtype).removeprefix("torch."),
@@ -184,6 +192,5 @@ def _entry(key: str, tensor: Tensor, **changed: Any) -> Entry:
         "sha256": sha256(tensor),
         "max": figures.expected_max,
         "rms": figures.expected_rms,
-        "noise": {mode: noise for mode in modes if tensor.is_floating_point()},
     }
-    return Entry(**{**described, **changed})
+    return Entry(**{**described, **said})

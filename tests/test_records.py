@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_record import entry_of
 from torch import Tensor
 
 from parity.compare.budgets import Noise
-from parity.compare.tensors import measure
 from parity.errors import ParityError
 from parity.records import store
 from parity.records.listing import LISTING
@@ -44,25 +44,7 @@ def contents() -> Contents:
 
 def entry(key: str, tensor: Tensor, **changed: Any) -> Entry:
     stage, name = key.split("/")
-    figures = measure(torch.zeros_like(tensor), tensor)
-    described = {
-        "name": name,
-        "stage": stage,
-        "role": "output",
-        "kind": "whole",
-        "modes": ("isolated", "cascade"),
-        "file": f"{stage}.safetensors",
-        "shape": tuple(tensor.shape),
-        "of_shape": tuple(tensor.shape),
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-        "meaning": "a test",
-        "unit": "pixels",
-        "sha256": sha256(tensor),
-        "max": figures.expected_max,
-        "rms": figures.expected_rms,
-        "noise": {"isolated": Noise(0.025, 0.0125)},
-    }
-    return Entry(**{**described, **changed})
+    return entry_of(tensor, **{"name": name, "stage": stage, "noise": {"isolated": Noise(0.025, 0.0125)}, **changed})
 
 
 def write(folder: Path, tensors: Contents | None = None, *, force: bool = False) -> Path:
